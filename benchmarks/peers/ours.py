@@ -113,7 +113,7 @@ bytes-per-second = "100G"
 
 
 class LimitedNATProxy(NATProxy):
-    """``natproxy`` with 20 rules of which none matches, and limits that nobody reaches."""
+    """``natproxy`` with 20 rules of which none matches, and limits that no client reaches."""
 
     def command(self, setting: Setting) -> list[str]:
         """Write the settings, and run it in front of the origin."""

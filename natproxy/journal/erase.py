@@ -42,10 +42,10 @@ def erase_client(directory: str, client: str) -> list[Erasure]:
     """Erase a client from all segments of a journal.
 
     Its entries remain, without host, port, identity, name of the file and reason, and are marked as
-    erased, so that the result of a search is `natproxy.records.whois.UNKNOWN`. The
-    time of the first to the last one is a gap ``erased`` of the segment. In the names and reasons of others, the address is
-    replaced. The bytes are overwritten: the address is in the file only where it is that of a proxy
-    or of an upstream, too.
+    erased, so that the result of a search is `natproxy.records.whois.UNKNOWN`. The time of the
+    first to the last one is a gap ``erased`` of the segment. In the names and reasons of others,
+    the address is replaced. The bytes are overwritten: the address is in the file only where it is
+    that of a proxy or of an upstream, too.
 
     A segment that a daemon is writing cannot be changed: stop the daemon, or repeat this when the
     segment is sealed, which is after an hour at most.
