@@ -243,12 +243,7 @@ class Limits:
                 full = everyone.commands_full
                 everyone.commands_full = (full if full > now else now) + cost * total.interval
             host.shared_at = now
-            # As `Shares.serve`, without a call.
-            served, level = host.commands_served, shares.level
-            shares.level = level = served if served > level else level
-            host.commands_served = level + cost
-            if shares.waiting:
-                shares.waiting.pop(name, None)
+            host.commands_served = shares.serve(name, host.commands_served, cost)
         if own is not None and own.interval:
             full = host.commands_full
             host.commands_full = (full if full > now else now) + cost * own.interval

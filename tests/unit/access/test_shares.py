@@ -49,7 +49,7 @@ class SharesTests(SynchronousTestCase):
         for now, (first, cost) in enumerate(costs):
             for key, before in served.items():
                 shares.wait(key, before, now + 1.0)
-            # Whoever comes first: exactly those are let through that have been served least.
+            # In any order, only the clients that have been served least are let through.
             order = ["abcd"[(first + offset) % 4] for offset in range(4)]
             key = next(key for key in order if shares.is_next(key, served[key], float(now)))
             served[key] = shares.serve(key, served[key], cost)
