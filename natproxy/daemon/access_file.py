@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from natproxy.server.access_log import AccessLog
-from natproxy.server.factory import RefusalLog
+from natproxy.server.refusal_log import RefusalLog
 from natproxy.server.threads import InThread
 
 FLUSH = 0.1

@@ -77,7 +77,11 @@ class DaemonConfig:
     :ivar listen: endpoints to listen on, at least one.
     :ivar first_command_timeout: seconds until a connection that has sent no complete command
         is closed; 0 for no limit.
-    :ivar min_rate: bytes a second that a client must read of a reply; 0 for no limit.
+    :ivar line_timeout: seconds from the first byte of a command line to its end; 0 for no limit
+        but that of an idle client.
+    :ivar body_timeout: seconds that the body of a reply may take in all; 0 for no limit.
+    :ivar min_rate: bytes a second that a client must read of a reply, and an upstream must send;
+        0 for no limit.
     :ivar drain: seconds that commands in flight may take when the daemon stops.
     :ivar max_clients: clients at once; ``None`` for `natproxy.server.admission.CLIENTS`, or as
         many as there are descriptors for.
@@ -126,10 +130,18 @@ class DaemonConfig:
         Seconds(0),
         "Seconds until a connection that has sent no complete command is closed; 0: no limit.",
     )
+    line_timeout: float = setting(
+        30.0,
+        Seconds(0),
+        "Seconds from the first byte of a command line to its end; 0: those of an idle client.",
+    )
+    body_timeout: float = setting(
+        0.0, Seconds(0), "Seconds that the body of a reply may take in all; 0: no limit."
+    )
     min_rate: int = setting(
         0,
         Size(),
-        "Bytes a second that a client must read of a reply, such as 4K, or it is cut off; 0: any.",
+        "Bytes a second that a client must read of a body, and an upstream send; 0: any.",
     )
     drain: float = setting(
         30.0, Seconds(0), "Seconds that commands in flight may take when the daemon stops."

@@ -10,7 +10,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 
-from natproxy.server.factory import RefusalLog
+from natproxy.server.refusal_log import RefusalLog
 
 CLOSING = 1.0
 """Seconds that an observer may take to read the rest, when the daemon ends."""

@@ -56,7 +56,7 @@ def prepare_clients(
     share: Callable[[int], int],
     config: ProxyConfig | FileServerConfig,
 ) -> Effect:
-    """Prepare the limits of the number of clients, and of how slow they may be.
+    """Prepare the limits of the number of clients, and of the time that they may take.
 
     :param capacity: what there are descriptors for.
     :param share: returns the clients of one host by default, for a number of clients in all.
@@ -66,6 +66,8 @@ def prepare_clients(
         clients, per_host = clients_for(config, capacity), config.max_clients_per_host
         factory.admission.limit(clients, share(clients) if per_host is None else per_host)
         factory.first_commands.change(config.first_command_timeout)
+        factory.lines.change(config.line_timeout)
+        factory.bodies.change(config.body_timeout)
         factory.minimum_rate.rate = config.min_rate
 
     return apply

@@ -326,6 +326,7 @@ class FileServerProtocol(CommandReceiver):
 
     def _start(self, relay: Relay) -> None:
         self._relay = relay
+        self.body_begun()
         relay.start()
 
     def _sent(self, error: Exception | None) -> None:

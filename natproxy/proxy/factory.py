@@ -59,6 +59,7 @@ class ProxyFactory(CommandFactory):
             Upstreams(connector),
             relays or Relays(),
             Deadlines(clock, reply_timeout),
+            self.minimum_rate,
             self.address_of,
         )
         self.deadlines.append(self.resources.replies)

@@ -75,6 +75,10 @@ class Client(Protocol):
         """The proxy's address to which the client has connected."""
         ...
 
+    def body_begun(self) -> None:
+        """Limit the time of the reply's body, which a relay moves from now on."""
+        ...
+
     def reply_finished(self) -> None:
         """Begin the next command: the whole reply, or an error in its place, is written."""
         ...

@@ -23,8 +23,8 @@ from natproxy.access import Verdict, refuse
 from natproxy.address import Address
 from natproxy.nat import Outcome
 from natproxy.protocol import LOOP_DETECTED, PROXY_ERROR, VIA, Command, is_loop_probe
+from natproxy.proxy.attempt import UpstreamFactory
 from natproxy.proxy.resources import Resources
-from natproxy.proxy.upstream import UpstreamFactory
 from natproxy.relay import Outbound
 from natproxy.server.state import Symbol, transition_table
 
@@ -219,6 +219,9 @@ class _Probe:
     def send(self) -> None:
         """Send the probe to the upstream."""
         self._upstream.connect()
+
+    def body_begun(self) -> None:
+        """Do nothing: the whole probe has a time-out."""
 
     def reply_finished(self) -> None:
         """Report the end: a reply, or an error in its place, has been written."""

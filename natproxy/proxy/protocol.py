@@ -9,9 +9,9 @@ from natproxy.access import Verdict
 from natproxy.address import Address
 from natproxy.nat import Outcome
 from natproxy.protocol import PROXY_ERROR, VIA, Command
+from natproxy.proxy.attempt import UpstreamFactory
 from natproxy.proxy.loop import LoopGuard
 from natproxy.proxy.resources import Resources
-from natproxy.proxy.upstream import UpstreamFactory
 from natproxy.server.connection import CommandReceiver
 from natproxy.server.rotation import COMMAND_UNITS
 from natproxy.server.state import State

@@ -11,6 +11,7 @@ from natproxy.protocol import Command
 from natproxy.proxy.interfaces import Connector
 from natproxy.relay import Relays
 from natproxy.server.deadlines import Deadlines
+from natproxy.server.minimum_rate import MinimumRate
 
 
 class Upstreams:
@@ -46,6 +47,7 @@ class Resources:
     """What the commands of one proxy share.
 
     :ivar replies: the deadlines of upstreams.
+    :ivar minimum_rate: at which clients must read, and upstreams send.
     :ivar address_of: converts an address of Twisted.
     """
 
@@ -53,4 +55,5 @@ class Resources:
     upstreams: Upstreams
     relays: Relays
     replies: Deadlines
+    minimum_rate: MinimumRate
     address_of: Callable[[object], Address]

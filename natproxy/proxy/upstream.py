@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol as Interface
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IHandshakeListener, ISSLTransport
-from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -30,13 +30,14 @@ from natproxy.protocol import (
     parse_header,
     printable,
 )
-from natproxy.proxy.failure import explain, explain_loss
+from natproxy.proxy.failure import explain_loss
 from natproxy.proxy.header import NO_HEADER_EXPECTED, is_reply_to_header, with_header
 from natproxy.proxy.interfaces import Client
 from natproxy.proxy.resources import Resources
 from natproxy.proxy.state import TRANSITIONS, Event, State
 from natproxy.proxy.transport import UpstreamTransport
 from natproxy.relay import PeerGone, SocketJob, SocketRelay, Transport, send_at_once
+from natproxy.server.minimum_rate import Sending
 
 # Looking up a member of an Enum class is slow before Python 3.12.
 _WAITING, _HEADER, _BODY, _CLOSED = State.WAITING, State.HEADER, State.BODY, State.CLOSED
@@ -45,70 +46,27 @@ _LISTING, _NOTHING = Framing.LISTING, Framing.NOTHING
 _COMPLETED = Outcome.COMPLETED
 
 
-class UpstreamFactory(ClientFactory):
-    """Opens the upstream connection of one command.
+class Attempt(Interface):
+    """The attempt to connect for one command, as the connection uses it.
 
-    :param client: its client's side.
-    :ivar connected: true once a connection has been made, or the command is cancelled: a further
-        connection is reset.
+    :ivar connected: true once a connection has been made, or the command is cancelled.
     """
 
-    noisy = False
-
-    def __init__(self, client: Client, resources: Resources, command: Command) -> None:
-        self.client = client
-        self.resources = resources
-        self.command = command
-        self.connected = False
-        self._timeout = 0.0
-        self._cancel: Callable[[], object] | None = None
-
-    def connect(self) -> None:
-        """Begin to connect to the upstream that is chosen for the command."""
-        connector = self.resources.upstreams.choose(self.command)
-        self._timeout = connector.timeout
-        self._cancel = connector.connect(self)
-
-    def cancel(self, outcome: Outcome) -> None:
-        """Cancel the attempt to connect, and publish that the command has ended."""
-        self.connected = True
-        if self._cancel is not None:
-            self._cancel()
-        self._publish_failure(outcome, 0)
-
-    def buildProtocol(  # type: ignore[override]  # as in `ProxyFactory`
-        self, addr: IAddress | Address | None
-    ) -> UpstreamProtocol:
-        """Return the protocol of the upstream connection."""
-        upstream = addr if isinstance(addr, Address) else self.resources.address_of(addr)
-        return UpstreamProtocol(self, upstream)
+    client: Client
+    resources: Resources
+    command: Command
+    connected: bool
 
     def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
-        """Send the client an error that describes the failure, and log the system's error."""
-        # There is nothing to be cancelled from here on.
-        self.connected = True
-        outcome, code, text = explain(reason, self._timeout)
-        self.client.log.error(
-            "cannot connect to the upstream for {client}: {reason} ({error})",
-            client=self.client.client_address,
-            reason=text,
-            error=reason.getErrorMessage(),
-        )
-        line = self.command.error_line(PROXY_ERROR + text, code)
-        self.client.outbound.write(line)
-        self._publish_failure(outcome, len(line), text)
-        self.client.reply_finished()
-
-    def _publish_failure(self, outcome: Outcome, sent: int, reason: str | None = None) -> None:
-        client, table = self.client, self.resources.table
-        address, began = client.client_address, client.started_at
-        table.fail(address, self.command, began, outcome, sent, reason, client.identity)
+        """Send the client an error in place of the reply."""
+        ...
 
 
 @implementer(IHandshakeListener)
 class UpstreamProtocol(Protocol):
     """An upstream connection: sends one command and passes on one reply.
 
+    :param attempt: that has led to it.
     :param upstream: the address of the other end.
     """
 
@@ -117,15 +75,17 @@ class UpstreamProtocol(Protocol):
     """The entry; there is none in the state ``NEW``."""
     _relay: SocketRelay
     """The relay of the body; there is none before the state ``BODY``."""
+    _sending: Sending | None = None
+    """The rate of the body, if there is a minimum."""
     _verified = False
     """Whether the handshake of TLS is complete, if there is TLS."""
     _features: AbilitiesReader
     """Reads the body in the state ``FEATURES``."""
 
-    def __init__(self, factory: UpstreamFactory, upstream: Address) -> None:
-        self.factory: UpstreamFactory = factory
-        self._client = factory.client
-        self._resources = factory.resources
+    def __init__(self, attempt: Attempt, upstream: Address) -> None:
+        self.factory: Attempt = attempt
+        self._client = attempt.client
+        self._resources = attempt.resources
         self._upstream = upstream
         self._state = State.NEW
         # Of a header of which the end has not been received.
@@ -246,6 +206,19 @@ class UpstreamProtocol(Protocol):
         self._relay.cancel()
         self._break_off(Outcome.TIMEOUT)
 
+    @property
+    def relayed(self) -> int:
+        """Bytes of the reply that have been passed on."""
+        return self._entry.relayed
+
+    def sends_too_slowly(self) -> None:
+        """Abort the reply: the upstream has sent fewer bytes than the minimum rate."""
+        rate = self._resources.minimum_rate.rate
+        text = "the upstream {upstream} sent fewer than {rate} bytes a second to {client}"
+        self._log_error(text, rate=rate)
+        self._relay.cancel()
+        self._break_off(Outcome.TIMEOUT)
+
     def relay_ended(self, error: Exception | None) -> None:
         """Finish the command, or abort the reply.
 
@@ -319,9 +292,14 @@ class UpstreamProtocol(Protocol):
     def _relay_body(self, received: bytes, header: Header, body: Body) -> None:
         """Relay a reply of which a part has been received, which ``body`` has counted."""
         self._advance(Event.BODY_BEGUN)
-        self._resources.replies.cancel(self.reply_expired)
+        resources = self._resources
+        resources.replies.cancel(self.reply_expired)
         self._body_received()
-        self._relay = self._resources.relays.relay(
+        self._client.body_begun()
+        if resources.minimum_rate.rate:
+            silence = resources.replies.seconds
+            self._sending = Sending(resources.minimum_rate, self._client.outbound, self, silence)
+        self._relay = resources.relays.relay(
             SocketJob(
                 header=received,
                 body=body,
@@ -389,6 +367,8 @@ class UpstreamProtocol(Protocol):
         self._state = TRANSITIONS[state][event]
         expired = self.body_expired if state is _BODY else self.reply_expired
         self._resources.replies.cancel(expired)
+        if self._sending is not None:
+            self._sending.stop()
         # A reset, not a close: the port is free at once instead of after 60 s in
         # TIME_WAIT, and a proxy that translates every command needs them all.
         self.transport.abortConnection()

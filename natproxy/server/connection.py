@@ -20,7 +20,6 @@ from natproxy.relay import outbound_of
 from natproxy.server.delays import Place
 from natproxy.server.identity import IdentifiedReceiver
 from natproxy.server.lines import SLICE
-from natproxy.server.minimum_rate import Reading
 from natproxy.server.rotation import BYTES_PER_UNIT, COMMAND_UNITS, QUEUE_LIMIT, SHARE
 from natproxy.server.state import (
     ENDING,
@@ -32,9 +31,7 @@ from natproxy.server.state import (
     InputEvent,
     State,
 )
-
-NEVER = -1.0
-"""`CommandReceiver.started_at` of a connection on which no command has begun."""
+from natproxy.server.teardown import NEVER
 
 # Before Python 3.12, looking up a member of an Enum class calls Python code.
 _IDLE, _DISPATCHING, _DRAINING = State.IDLE, State.DISPATCHING, State.DRAINING
@@ -55,8 +52,6 @@ class CommandReceiver(IdentifiedReceiver):
     used up its share of work waits in the factory's rotation, usually with reading paused.
 
     :cvar command_units: units of work of beginning a command and receiving its reply.
-    :ivar command: the command that is being replied to, or ``None``.
-    :ivar started_at: the clock's time in seconds at which the current command began.
     """
 
     command_units = COMMAND_UNITS
@@ -66,14 +61,9 @@ class CommandReceiver(IdentifiedReceiver):
     _passed_as: Caller
     _delayed_at = NEVER
     _metered_as: Caller | None = None
-    _reading: Reading | None = None
-    # `started_at`, when the idle time-out expired last and the connection was kept.
-    _expired_after: float | None = None
 
     def __init__(self) -> None:
         super().__init__()
-        self.command: Command | None = None
-        self.started_at = NEVER
         self._queue: deque[Command] = deque()
         self._units = 0
 
@@ -88,9 +78,9 @@ class CommandReceiver(IdentifiedReceiver):
         raise NotImplementedError
 
     @property
-    def replying(self) -> bool:
-        """Whether a command is under way."""
-        return self.command is not None
+    def queued(self) -> bool:
+        """Whether a command waits to begin."""
+        return bool(self._queue)
 
     # Called by subclasses.
 
@@ -180,7 +170,7 @@ class CommandReceiver(IdentifiedReceiver):
         self.outbound = outbound_of(self.transport, self._outbound_changed)
         self.factory.connections.add(self)
         self._restart_idle_timer()
-        self.factory.await_first_command(self.first_command_expired)
+        self.limit_first_command()
         admission = self.factory.admission
         known = bool(admission.per_host) and not getattr(self.transport, "peer_pending", False)
         self._refuse_client(admission.enter(self, self.client_address if known else None))
@@ -239,46 +229,13 @@ class CommandReceiver(IdentifiedReceiver):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Cancel everything that was under way for this client."""
         self._end(Event.LOST)
-        factory = self.factory
-        factory.idle.cancel(self.idle_expired)
-        factory.lingering.cancel(self.linger_expired)
-        factory.first_commands.cancel(self.first_command_expired)
-        if self._reading is not None:
-            self._reading.stop()
+        self.cancel_timeouts()
         self._queue.clear()
         try:
             self._cancel_command(Outcome.CLIENT_GONE)
         finally:
             # Whatever has failed, the client's place is free again.
-            factory.connection_ended(self)
-
-    # Called by the factory's deadlines.
-
-    def idle_expired(self) -> None:
-        """Close an idle connection; abort one whose client does not read or that does not end."""
-        if self.outbound.paused or self.state in ENDING:
-            self.abort(Outcome.TIMEOUT)
-        elif self.state is _IDLE or (
-            self.state is State.WAITING and self._expired_after == self.started_at
-        ):
-            self._close(linger=False)
-            self._start_linger_timer()
-        else:
-            # What waits in the rotation may be a command; if there is none by the next time, the
-            # client sends blank lines only.
-            self._expired_after = self.started_at
-            self._restart_idle_timer()
-
-    def reads_too_slowly(self) -> None:
-        """Abort the connection: its client has taken fewer bytes than the minimum rate."""
-        self.factory.log_slow_reader(self.log, self.client_address)
-        self.abort(Outcome.TIMEOUT)
-
-    def first_command_expired(self) -> None:
-        """Close the connection if it has not sent a complete command yet."""
-        if self.started_at == NEVER and not self._queue and self.state not in ENDING:
-            self._close(linger=False)
-            self._start_linger_timer()
+            self.factory.connection_ended(self)
 
     # Beginning commands.
 
@@ -377,8 +334,8 @@ class CommandReceiver(IdentifiedReceiver):
         self._restart_idle_timer()
         if not self.outbound.paused:
             self._next()
-        elif self.factory.minimum_rate.rate and (self._reading is None or self._reading.ended):
-            self._reading = self.factory.minimum_rate.watch(self)
+        else:
+            self.measure_reading()
 
     def _cancel_command(self, outcome: Outcome) -> None:
         if self.command is not None:

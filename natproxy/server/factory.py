@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from itertools import count
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
-from natproxy.access import Bandwidth, Counts, Gate, host_of
+from natproxy.access import Bandwidth, Counts, Gate
 from natproxy.access.networks import Networks
 from natproxy.access.rules import Rules, RulesGate
 from natproxy.access.tokens import Tokens
@@ -26,78 +25,14 @@ from natproxy.server.deadlines import Deadlines
 from natproxy.server.delays import Delays
 from natproxy.server.events import Finished
 from natproxy.server.minimum_rate import MinimumRate
+from natproxy.server.refusal_log import HostRefusalLog, RefusalLog
 from natproxy.server.resets import ResetWatch
 from natproxy.server.rotation import RoundRobin
 
 LINGER = 1.0
 """Seconds for which a client may still read, and close first, after everything was sent."""
 
-REFUSAL_INTERVAL = 10.0
-"""Seconds between two lines in the log about refusals of one kind."""
-
-LOGGED_HOSTS = 64
-"""Hosts whose refusals are logged each at its own rate; those of further hosts share one."""
-
 _NO_HOST = Address("unix", FIRST_STAND_IN_PORT)
-
-
-class RefusalLog:
-    """Logs the refusals of one kind, and counts those that it suppresses.
-
-    :param seconds: returns the time in seconds.
-    """
-
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds = seconds
-        self._suppressed = 0
-        self._logged = -math.inf
-
-    @property
-    def idle(self) -> bool:
-        """Whether the next refusal will be logged."""
-        return self._seconds() - self._logged >= REFUSAL_INTERVAL
-
-    def suppress(self) -> None:
-        """Count a refusal that is not logged."""
-        self._suppressed += 1
-
-    def warn(self, log: Logger, text: str, **fields: object) -> None:
-        """Log a refusal with the number of those suppressed before, or suppress it.
-
-        :param text: format of the line.
-        :param fields: fields of the event.
-        """
-        now = self._seconds()
-        if not self.idle:
-            self.suppress()
-            return
-        others = f" (and {self._suppressed} others before)" if self._suppressed else ""
-        log.warn(f"{text}{{others}}", others=others, **fields)
-        self._suppressed = 0
-        self._logged = now
-
-
-class HostRefusalLog:
-    """Logs the refusals of one kind, those of each host at a limited rate.
-
-    :param seconds: returns the time in seconds.
-    """
-
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds = seconds
-        self._hosts: dict[str, RefusalLog] = {}
-        self._others = RefusalLog(seconds)
-
-    def warn(self, log: Logger, client: Address, text: str, **fields: object) -> None:
-        """Log a refusal of a client; see `RefusalLog.warn`."""
-        host = host_of(client)
-        known = self._hosts.get(host)
-        if known is None:
-            for other in [name for name, each in self._hosts.items() if each.idle]:
-                del self._hosts[other]
-            if len(self._hosts) < LOGGED_HOSTS:
-                known = self._hosts[host] = RefusalLog(self._seconds)
-        (known or self._others).warn(log, text, client=client, **fields)
 
 
 class Connection(Protocol):
@@ -129,6 +64,8 @@ class CommandFactory(ServerFactory):
     :ivar idle: idle time-outs.
     :ivar lingering: time-outs of clients to which everything was sent.
     :ivar first_commands: time-outs of clients that have not sent a command.
+    :ivar lines: time-outs of lines that have begun; 0 s, for no limit, until it is changed.
+    :ivar bodies: total times of bodies; likewise.
     :ivar minimum_rate: the rate at which clients must read; none until it is set.
     :ivar deadlines: all of these; their timers are cancelled when no client is connected.
     :ivar gates: called in their order before each command; they may be replaced at any time, for
@@ -163,11 +100,15 @@ class CommandFactory(ServerFactory):
         self.idle = Deadlines(clock, idle_timeout)
         self.lingering = Deadlines(clock, LINGER)
         self.first_commands = Deadlines(clock, first_command_timeout)
+        self.lines = Deadlines(clock, 0.0)
+        self.bodies = Deadlines(clock, 0.0)
         self.minimum_rate = MinimumRate(clock)
         self.deadlines = [
             self.idle,
             self.lingering,
             self.first_commands,
+            self.lines,
+            self.bodies,
             self.minimum_rate.looks,
         ]
         self.gates: tuple[Gate, ...] = ()
@@ -186,6 +127,7 @@ class CommandFactory(ServerFactory):
         self._refusals = RefusalLog(clock.seconds)
         self._header_refusals = RefusalLog(clock.seconds)
         self._slow_readers = HostRefusalLog(clock.seconds)
+        self._long_bodies = HostRefusalLog(clock.seconds)
         self._token_refusals = HostRefusalLog(clock.seconds)
         self.authenticator = Authenticator(clock, self.log_token_refusal)
         self.deadlines.append(self.authenticator.delays)
@@ -221,11 +163,6 @@ class CommandFactory(ServerFactory):
         """Return the protocol of a new client; ``None`` if there are too many clients."""
         return None if self.overloaded(addr) else super().buildProtocol(addr)
 
-    def await_first_command(self, callback: Callable[[], object]) -> None:
-        """Call back when a new client has taken too long to send its first command."""
-        if self.first_commands.seconds:
-            self.first_commands.set(callback)
-
     def log_refusal(self, log: Logger, client: Address, message: str) -> None:
         """Log that a client was refused; see `RefusalLog`.
 
@@ -255,6 +192,12 @@ class CommandFactory(ServerFactory):
         rate = self.minimum_rate.rate
         text = "{client} disconnected: it read fewer than {rate} bytes a second"
         self._slow_readers.warn(log, client, text, rate=rate)
+
+    def log_long_body(self, log: Logger, client: Address) -> None:
+        """Log that the body of a reply took too long; see `HostRefusalLog`."""
+        seconds = self.bodies.seconds
+        text = "{client} disconnected: the body of a reply took longer than {seconds:g} seconds"
+        self._long_bodies.warn(log, client, text, seconds=seconds)
 
     def accept_tokens(self, tokens: Tokens, plain: bool) -> None:
         """Set which tokens are accepted from now on.

@@ -51,8 +51,15 @@ class SlicedLineReceiver(LineReceiver):
         """Discard the bytes that were kept."""
         self._kept = b""
 
+    def line_begun(self) -> None:
+        """Note that a part of a line has been received, and not its end. It does nothing here."""
+
     def _parse(self) -> None:
+        begun = False
         while self._kept and not self.paused:
             piece, self._kept = self._kept[:SLICE], self._kept[SLICE:]
+            begun = begun or self.at_line_start or b"\n" in piece
             self.at_line_start = piece.endswith(b"\n")
             super().dataReceived(piece)
+        if begun and not self.at_line_start:
+            self.line_begun()

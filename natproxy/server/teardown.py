@@ -1,4 +1,7 @@
-"""How a client's connection is refused, and closes after everything that was sent is received."""
+"""How a client's connection ends: refused, after a time-out, or after all has been received.
+
+Each phase of a connection has a time-out: docs/limits.md has a table of them.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,30 @@ from twisted.python.failure import Failure
 
 from natproxy.address import Address
 from natproxy.nat import Outcome
-from natproxy.protocol import LINE_TOO_LONG, error_line
+from natproxy.protocol import LINE_TOO_LONG, Command, error_line
 from natproxy.relay import Outbound, Transport
 from natproxy.server.admission import Refusal
 from natproxy.server.lines import SlicedLineReceiver
+from natproxy.server.minimum_rate import Reading
 from natproxy.server.state import ENDING, TRANSITIONS, Event, Input, State
 
 if TYPE_CHECKING:
     from natproxy.server.factory import CommandFactory
 
 
+NEVER = -1.0
+"""`ClosingReceiver.started_at` of a connection on which no command has begun."""
+
+
 class ClosingReceiver(SlicedLineReceiver):
-    """A connection with its states, which may be refused, half-closes, lingers and closes.
+    """A connection with its states, which may be refused, times out, half-closes and closes.
 
     :cvar refusal_prefix: text that precedes the message when the connection is refused.
     :ivar outbound: where replies are written.
     :ivar state: what the connection is doing.
     :ivar input: what can still arrive from the client.
+    :ivar command: the command that is being replied to, or ``None``.
+    :ivar started_at: the clock's time in seconds at which the current command began.
     """
 
     refusal_prefix: ClassVar[str] = ""
@@ -36,9 +46,17 @@ class ClosingReceiver(SlicedLineReceiver):
     transport: Transport
     outbound: Outbound
 
+    _reading: Reading | None = None
+    # `started_at`, when the idle time-out expired last and the connection was kept.
+    _expired_after: float | None = None
+    # `started_at` of the last command whose reply has a body that is not sent at once.
+    _body_of = NEVER
+
     def __init__(self) -> None:
         super().__init__()
         self.state, self.input = State.IDLE, Input.OPEN
+        self.command: Command | None = None
+        self.started_at = NEVER
 
     @cached_property
     def client_address(self) -> Address:
@@ -63,9 +81,51 @@ class ClosingReceiver(SlicedLineReceiver):
         """Cancel the current command, if there is one, and reset the connection."""
         raise NotImplementedError
 
-    def idle_expired(self) -> None:
-        """Close or abort a connection whose client was idle for too long."""
+    @property
+    def queued(self) -> bool:
+        """Whether a command waits to begin."""
         raise NotImplementedError
+
+    @property
+    def replying(self) -> bool:
+        """Whether a command is under way."""
+        return self.command is not None
+
+    # Called by the subclass, and by what sends a body.
+
+    def limit_first_command(self) -> None:
+        """Limit the time until the first command, and with it of PROXY header and handshake."""
+        if self.factory.first_commands.seconds:
+            self.factory.first_commands.set(self.first_command_expired)
+
+    def line_begun(self) -> None:
+        """Limit the time until the end of a line of which a part has been received."""
+        if self.factory.lines.seconds:
+            self.factory.lines.set(self.line_expired)
+
+    def body_begun(self) -> None:
+        """Limit the time of the current reply's body, which is not sent at once."""
+        if self.factory.bodies.seconds:
+            # The deadline is not cancelled at the end of the body: most replies have none.
+            self._body_of = self.started_at
+            self.factory.bodies.set(self.body_took_too_long)
+
+    def measure_reading(self) -> None:
+        """Measure how fast the client reads, from now on: it holds a reply up."""
+        minimum = self.factory.minimum_rate
+        if minimum.rate and (self._reading is None or self._reading.ended):
+            self._reading = minimum.watch(self)
+
+    def cancel_timeouts(self) -> None:
+        """Cancel all time-outs: the connection is lost."""
+        factory = self.factory
+        factory.idle.cancel(self.idle_expired)
+        factory.lingering.cancel(self.linger_expired)
+        factory.first_commands.cancel(self.first_command_expired)
+        factory.lines.cancel(self.line_expired)
+        factory.bodies.cancel(self.body_took_too_long)
+        if self._reading is not None:
+            self._reading.stop()
 
     # Called by the receiver of the PROXY header.
 
@@ -94,6 +154,47 @@ class ClosingReceiver(SlicedLineReceiver):
             self._close_transport()
         else:
             self.abort(Outcome.TIMEOUT)
+
+    def idle_expired(self) -> None:
+        """Close an idle connection; abort one whose client does not read or that does not end."""
+        if self.outbound.paused or self.state in ENDING:
+            self.abort(Outcome.TIMEOUT)
+        elif self.state is State.IDLE or (
+            self.state is State.WAITING and self._expired_after == self.started_at
+        ):
+            self._close_expired()
+        else:
+            # What waits in the rotation may be a command; if there is none by the next time, the
+            # client sends blank lines only.
+            self._expired_after = self.started_at
+            self._restart_idle_timer()
+
+    def first_command_expired(self) -> None:
+        """Close the connection if it has not sent a complete command yet."""
+        if self.started_at == NEVER and not self.queued and self.state not in ENDING:
+            self._close_expired()
+
+    def line_expired(self) -> None:
+        """Close the connection if its client has not sent the end of a line yet."""
+        ended = self.at_line_start or self.input is not Input.OPEN or self.state in ENDING
+        if ended:
+            return
+        if self.state is State.IDLE and not self.paused:
+            self._close_expired()
+        else:
+            # The daemon does not read, or another command has to end first.
+            self.line_begun()
+
+    def body_took_too_long(self) -> None:
+        """Abort the connection if the body is still being sent."""
+        if self.command is not None and self._body_of == self.started_at:
+            self.factory.log_long_body(self.log, self.client_address)
+            self.abort(Outcome.TIMEOUT)
+
+    def reads_too_slowly(self) -> None:
+        """Abort the connection: its client has taken fewer bytes than the minimum rate."""
+        self.factory.log_slow_reader(self.log, self.client_address)
+        self.abort(Outcome.TIMEOUT)
 
     # Called by the subclass.
 
@@ -129,6 +230,11 @@ class ClosingReceiver(SlicedLineReceiver):
         if linger:
             self.state = TRANSITIONS[self.state][Event.CLOSE]
         self.outbound.close()
+
+    def _close_expired(self) -> None:
+        """Close the connection, whose client has sent no command in time."""
+        self._close(linger=False)
+        self._start_linger_timer()
 
     def _close_transport(self) -> None:
         if self.state is not State.CLOSED:

@@ -44,8 +44,10 @@ commands share, so that those of the upstream connection stay short."""
 LOGGED_CALLS = 42
 """Calls with the log as a subscriber."""
 
-FILES = 31
-"""Modules of the client and of both daemons that execute one ``GET`` of 3 bytes."""
+FILES = 32
+"""Modules of the client and of both daemons that execute one ``GET`` of 3 bytes.
+
+One has the attempt to connect, so that the module of the upstream connection stays short."""
 
 
 @pytest.mark.parametrize("command", REPLIES, ids=bytes.decode)

@@ -14,7 +14,7 @@ from twisted.internet.error import ConnectionLost
 from natproxy.relay import Method
 from natproxy.server import minimum_rate
 from tests.support.loopback import eventually
-from tests.support.relays import Feeder, gets, relaying, reply, serving, sipping
+from tests.support.relays import Feeder, gets, pause, relaying, reply, serving, sipping
 
 pytestmark = pytest.mark.usefixtures("short_window")
 
@@ -101,6 +101,29 @@ async def test_slow_upstream_is_not_the_client(method: Method) -> None:
         assert await upstream.end() is ConnectionLost
         assert client.count == len(reply(body)) - 1
         await proxy.ended("timeout")
+
+
+@relays
+@pytest.mark.parametrize("rate", [10, IMPOSSIBLE])
+@pytest_twisted.ensureDeferred
+async def test_upstream_that_drips(method: Method, rate: int) -> None:
+    body = bytes(300)
+    async with relaying(method, reply_timeout=0.1) as proxy, proxy.client() as client:
+        proxy.factory.minimum_rate.rate = rate
+        upstream = await proxy.send_command(client)
+        upstream.send(b"OK 300\n")
+        for _ in range(300):
+            if upstream.ended is not None:
+                break
+            upstream.send(b"\0")
+            await pause(0.003 if rate < IMPOSSIBLE else 0.01)
+        if rate == IMPOSSIBLE:
+            assert await upstream.end() is ConnectionLost
+            assert await client.end() is ConnectionLost
+            assert 0 < client.count < len(body)
+        else:
+            await gets(client, reply(body))
+        await proxy.ended("timeout" if rate == IMPOSSIBLE else "completed")
 
 
 @relays

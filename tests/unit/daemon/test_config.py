@@ -77,6 +77,7 @@ class SourceTests(ConfigCase):
             "upstream-proxy-protocol = true\n"
             "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
             'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
+            "line-timeout = 19\nbody-timeout = 20\n"
             'max-delay = 16\nmin-rate = "18K"\nlimits.total.commands = 17\n'
             'log = "a log"\nlog-level = "warn"\nlog-size = 11\nlog-keep = 12\naccess-log = "e"\n'
             'name = "a"\ncontrol = "b"\nweb = ["tcp:13"]\nweb-hosts = "c"\nident = "tcp:14"\n'
@@ -102,6 +103,8 @@ class SourceTests(ConfigCase):
                 max_clients_per_host=10,
                 max_delay=16.0,
                 min_rate=18 << 10,
+                line_timeout=19.0,
+                body_timeout=20.0,
                 limits=LimitSettings(total=ScopeLimits(commands=17)),
                 log="a log",
                 log_level="warn",
@@ -139,6 +142,8 @@ class SourceTests(ConfigCase):
             "MAX_CLIENTS_PER_HOST": "4",
             "MAX_DELAY": "9",
             "MIN_RATE": "4K",
+            "LINE_TIMEOUT": "10",
+            "BODY_TIMEOUT": "11",
             "LOG": "-",
             "LOG_LEVEL": "debug",
             "LOG_SIZE": "0",

@@ -67,6 +67,8 @@ BOTH: Effects = {
         lambda service: service.factory.trusted_proxies is not None,
         True,
     ),
+    "line_timeout": (13, lambda service: service.factory.lines.seconds, 13.0),
+    "body_timeout": (14, lambda service: service.factory.bodies.seconds, 14.0),
     "min_rate": ("4K", lambda service: service.factory.minimum_rate.rate, 4096),
     "relay": ("copy", lambda service: _method(_relays(service)), Method.COPY),
 }

@@ -8,7 +8,7 @@ import weakref
 from twisted.internet import error
 
 from natproxy.nat import Event, Failed, Outcome, Registered, Relaying, Removed
-from natproxy.proxy.upstream import UpstreamFactory
+from natproxy.proxy.attempt import UpstreamFactory
 from tests.support.proxies import ProxyCase
 
 

@@ -20,7 +20,8 @@ from natproxy.server.admission import (
     Admission,
     share_of,
 )
-from natproxy.server.factory import LINGER, REFUSAL_INTERVAL
+from natproxy.server.factory import LINGER
+from natproxy.server.refusal_log import REFUSAL_INTERVAL
 from natproxy.storage import LocalStorage
 from tests.support.doubles import HalfClosingWire, Journal, PlayedEndpoint
 

@@ -14,7 +14,7 @@ from natproxy.access.tokens import TokenEntry, Tokens, new_token
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.server import identity
 from natproxy.server.authentication import DELAY, Result, is_protected
-from natproxy.server.factory import LOGGED_HOSTS, HostRefusalLog
+from natproxy.server.refusal_log import LOGGED_HOSTS, HostRefusalLog
 from natproxy.server.state import State
 from tests.support.doubles import Journal, Wire
 from tests.support.fileserver import FileServerCase

@@ -15,7 +15,6 @@ from natproxy.daemon.listening import ListeningEndpoint
 from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.server.admission import REFUSED, Admission
-from natproxy.server.factory import REFUSAL_INTERVAL
 from natproxy.server.proxy_header import (
     LONGEST,
     SIGNATURE,
@@ -24,6 +23,7 @@ from natproxy.server.proxy_header import (
     HeaderFactory,
     parse_header,
 )
+from natproxy.server.refusal_log import REFUSAL_INTERVAL
 from tests.support.doubles import HalfClosingWire, Journal, PlayedEndpoint
 
 LINE = b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 443\r\n"
