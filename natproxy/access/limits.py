@@ -52,6 +52,8 @@ class ScopeLimits(NamedTuple):
     :ivar digests: ``HASH`` at a time.
     :ivar listings: ``LS`` and ``LIST`` at a time.
     :ivar packs: ``PACK`` at a time.
+    :ivar connections_per_second: new ones of a host. It is no matter of the gate: see
+        `natproxy.server.admission.Arrivals`.
     """
 
     commands: int | None = None
@@ -61,6 +63,7 @@ class ScopeLimits(NamedTuple):
     digests: int | None = None
     listings: int | None = None
     packs: int | None = None
+    connections_per_second: float | None = None
 
 
 NO_LIMITS = ScopeLimits()

@@ -51,8 +51,13 @@ _RULES: dict[str, Rule[Any]] = {
     "digests": WholeNumber(1, unit="commands"),
     "listings": WholeNumber(1, unit="commands"),
     "packs": WholeNumber(1, unit="commands"),
+    "connections-per-second": Frequency(),
 }
 """The rules of the keys of each scope. To forbid a verb is the matter of access rules."""
+
+
+_CLIENT_ONLY = frozenset({"connections-per-second"})
+"""The keys of what is decided before there is an identity, and for each host alone."""
 
 
 class LimitTables(Rule[LimitSettings]):
@@ -88,6 +93,8 @@ def _scope(scope: str, table: object) -> ScopeLimits:
         raise ValueError(message)
     limits: dict[str, Any] = {}
     for key, value in table.items():
+        if key in _CLIENT_ONLY and scope != "client":
+            raise ValueError(f"limits.{scope}.{key}: only limits.client may have it")
         try:
             limits[key.replace("-", "_")] = _RULES[key].check(value)
         except ValueError as error:

@@ -27,8 +27,11 @@ from natproxy.metrics.families import (
 )
 from natproxy.records.record import Origin
 from natproxy.relay import Relays
-from natproxy.server.admission import TOO_MANY
+from natproxy.server.admission import TOO_FAST, TOO_MANY, TOO_MANY_OF_HOST
 from natproxy.server.factory import CommandFactory
+
+_REFUSALS = {TOO_MANY: "clients", TOO_MANY_OF_HOST: "host", TOO_FAST: "rate"}
+"""The labels of refused clients."""
 
 DELAY_INTERVAL = 1.0
 """Seconds between two measurements of the reactor's delay."""
@@ -128,7 +131,7 @@ class DaemonMetrics(Service, ABC):
             labelled(
                 Kind.COUNTER,
                 f"{prefix}_clients_refused",
-                "Clients refused, by the reason: a limit, or a PROXY header",
+                "Clients refused, by the reason: a limit, a PROXY header, or TLS",
                 "reason",
                 self._refused(),
             ),
@@ -195,10 +198,10 @@ class DaemonMetrics(Service, ABC):
 
     def _refused(self) -> dict[str, float | Any]:
         refused: dict[str, float | Any] = {
-            "clients" if message == TOO_MANY else "host": count
-            for message, count in self._factory.admission.refusals.items()
+            _REFUSALS[message]: count for message, count in self._factory.admission.refusals.items()
         }
         refused["proxy-header"] = self._factory.refused_headers
+        refused["tls-handshake"] = self._factory.failed_handshakes
         return refused
 
     def _authentications(self) -> dict[str, float]:

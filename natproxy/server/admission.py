@@ -10,9 +10,11 @@ Whether a *command* may begin is a different decision: that of a `natproxy.acces
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 from natproxy.access import host_of
+from natproxy.access.buckets import NO_RATE, Accounts, rate_of
 from natproxy.address import Address
 
 CLIENTS = 10_000
@@ -29,6 +31,7 @@ REFUSED = 32
 
 TOO_MANY = "too many clients"
 TOO_MANY_OF_HOST = "too many connections from this address"
+TOO_FAST = "too many new connections from this address"
 
 
 class Refusal(NamedTuple):
@@ -43,6 +46,41 @@ class Refusal(NamedTuple):
     sent: bool
 
 
+class Arrivals:
+    """How many new connections a second each host may make.
+
+    A connection over the limit is closed before anything is received or sent on it, so that it
+    costs no TLS handshake. There is no limit until it is set.
+
+    :param seconds: returns the time in seconds.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._rate = NO_RATE
+        # Each has one bucket in use: that of what begins.
+        self._hosts = Accounts()
+
+    def limit(self, per_second: float | None) -> None:
+        """Set the limit for the connections from now on; as many may be made at once."""
+        self._rate = rate_of(per_second)
+
+    def too_fast(self, address: Address) -> bool:
+        """Count a new connection of a host; return true, and do not count it, over the limit."""
+        rate = self._rate
+        if not rate.interval:
+            return False
+        host = host_of(address)
+        if not host:
+            return False
+        now = self._seconds()
+        account = self._hosts.of(host, now)
+        if account.commands_full > now + rate.slack:
+            return True
+        account.spend(rate.interval, now)
+        return False
+
+
 class Admission:
     """Counts the clients of one daemon and refuses those beyond its limits.
 
@@ -52,14 +90,15 @@ class Admission:
     :param per_host: clients of one host at the same time, see `natproxy.access.host_of`; 0 for no
         limit.
     :ivar entered: clients so far, the refused ones included.
-    :ivar refusals: clients refused so far, by the limit: `TOO_MANY` or `TOO_MANY_OF_HOST`.
+    :ivar refusals: clients refused so far, by the limit: `TOO_MANY`, `TOO_MANY_OF_HOST`, or
+        `TOO_FAST`, by `Arrivals`.
     """
 
     def __init__(self, clients: int = CLIENTS, per_host: int = 0) -> None:
         self.clients = clients
         self.per_host = per_host
         self.entered = 0
-        self.refusals = {TOO_MANY: 0, TOO_MANY_OF_HOST: 0}
+        self.refusals = dict.fromkeys((TOO_MANY, TOO_MANY_OF_HOST, TOO_FAST), 0)
         self._admitted: dict[object, str] = {}
         self._refused: set[object] = set()
         self._hosts: Counter[str] = Counter()

@@ -19,7 +19,7 @@ from natproxy.access.tokens import Tokens
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.nat import Outcome, Subscribers
 from natproxy.protocol import printable
-from natproxy.server.admission import Admission
+from natproxy.server.admission import TOO_FAST, Admission, Arrivals
 from natproxy.server.authentication import Authenticator
 from natproxy.server.deadlines import Deadlines
 from natproxy.server.delays import Delays
@@ -71,6 +71,7 @@ class CommandFactory(ServerFactory):
     :ivar gates: called in their order before each command; they may be replaced at any time, for
         the commands that begin later.
     :ivar rules: the gate of the rules, in effect or not; see `use_rules`.
+    :ivar arrivals: limits the new connections of a host.
     :ivar trusted_proxies: networks from which a PROXY header is accepted; ``None`` for all.
     :ivar bandwidth: limits the bytes of the replies to commands that have passed gates; ``None``
         for no limit.
@@ -82,6 +83,7 @@ class CommandFactory(ServerFactory):
     :ivar authenticator: replies to ``AUTH``.
     :ivar subscribers: the callbacks of `subscribe`.
     :ivar refused_headers: connections refused for their PROXY header so far.
+    :ivar failed_handshakes: connections whose TLS handshake has failed so far.
     """
 
     _log = Logger()
@@ -97,6 +99,7 @@ class CommandFactory(ServerFactory):
     ) -> None:
         self.clock = clock
         self.admission = admission or Admission()
+        self.arrivals = Arrivals(clock.seconds)
         self.idle = Deadlines(clock, idle_timeout)
         self.lingering = Deadlines(clock, LINGER)
         self.first_commands = Deadlines(clock, first_command_timeout)
@@ -122,12 +125,15 @@ class CommandFactory(ServerFactory):
         self.resets = ResetWatch(clock)
         self.subscribers: Subscribers[Finished] = Subscribers((Finished,))
         self.refused_headers = 0
+        self.failed_handshakes = 0
         self._stand_in_ports = count(FIRST_STAND_IN_PORT)
         self._emptied: list[Deferred[None]] = []
         self._refusals = RefusalLog(clock.seconds)
         self._header_refusals = RefusalLog(clock.seconds)
+        self._fast_arrivals = HostRefusalLog(clock.seconds)
         self._slow_readers = HostRefusalLog(clock.seconds)
         self._long_bodies = HostRefusalLog(clock.seconds)
+        self._handshake_failures = HostRefusalLog(clock.seconds)
         self._token_refusals = HostRefusalLog(clock.seconds)
         self.authenticator = Authenticator(clock, self.log_token_refusal)
         self.deadlines.append(self.authenticator.delays)
@@ -154,10 +160,22 @@ class CommandFactory(ServerFactory):
         :param address: the peer's address, as Twisted passes it.
         """
         known = isinstance(address, (IPv4Address, IPv6Address))
-        overloaded = self.admission.overloaded(self.address_of(address) if known else _NO_HOST)
+        client = self.address_of(address) if known else _NO_HOST
+        if known and self.too_fast(client):
+            self.admission.entered += 1
+            return True
+        overloaded = self.admission.overloaded(client)
         if overloaded:
             self._refusals.suppress()
         return overloaded
+
+    def too_fast(self, client: Address) -> bool:
+        """Return whether a new connection exceeds its host's limit of them; log that it does."""
+        if not self.arrivals.too_fast(client):
+            return False
+        self.admission.refusals[TOO_FAST] += 1
+        self._fast_arrivals.warn(self._log, client, "{client} refused: {reason}", reason=TOO_FAST)
+        return True
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Return the protocol of a new client; ``None`` if there are too many clients."""
@@ -186,6 +204,12 @@ class CommandFactory(ServerFactory):
         :param reason: without the token.
         """
         self._token_refusals.warn(log, client, "{client}: AUTH refused: {reason}", reason=reason)
+
+    def log_handshake_failure(self, log: Logger, client: Address, reason: str) -> None:
+        """Log that the TLS handshake of a client has failed; see `HostRefusalLog`."""
+        self.failed_handshakes += 1
+        text = "TLS with {client} failed: {reason}"
+        self._handshake_failures.warn(log, client, text, reason=reason)
 
     def log_slow_reader(self, log: Logger, client: Address) -> None:
         """Log that a client has read too slowly; see `HostRefusalLog`."""

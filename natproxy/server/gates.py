@@ -24,8 +24,10 @@ class LimitGate:
 
         :param max_delay: seconds for which a command may be delayed.
         """
-        self._limits.set(client, identity, total)
         factory = self._factory
+        factory.arrivals.limit(client.connections_per_second)
+        client = client._replace(connections_per_second=None)
+        self._limits.set(client, identity, total)
         factory.delays.longest = max_delay
         others = tuple(gate for gate in factory.gates if gate is not self._limits)
         # What a rule forbids is not counted: the limits come last.

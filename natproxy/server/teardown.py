@@ -131,12 +131,20 @@ class ClosingReceiver(SlicedLineReceiver):
 
     def peer_identified(self) -> None:
         """Count the client to its host: the PROXY header with its address has arrived."""
-        if self.factory.admission.per_host and self.state not in ENDING:
+        if self.state in ENDING:
+            return
+        if self.factory.too_fast(self.client_address):
+            self.abort(Outcome.ERROR)
+        elif self.factory.admission.per_host:
             self._refuse_client(self.factory.admission.identify(self, self.client_address))
 
     def header_refused(self, log: Logger, peer: str, reason: str) -> None:
         """Log that the PROXY header is malformed; the caller aborts the connection."""
         self.factory.log_header_refusal(log, peer, reason)
+
+    def handshake_failed(self, reason: str) -> None:
+        """Log that the client's TLS handshake has failed: the connection ends."""
+        self.factory.log_handshake_failure(self.log, self.client_address, reason)
 
     # Called by Twisted and the factory's deadlines.
 

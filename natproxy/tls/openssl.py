@@ -32,7 +32,13 @@ from natproxy.tls.files import (
     unusable,
 )
 from natproxy.tls.options import TLSOptions
-from natproxy.tls.reasons import misnamed, refusal, untrusted
+from natproxy.tls.reasons import (
+    client_refusal,
+    misnamed,
+    refusal,
+    untrusted,
+    untrusted_client,
+)
 
 CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"
 """Those of TLS 1.2: authenticated encryption and ephemeral keys only."""
@@ -65,6 +71,17 @@ def explain(error: BaseException | None) -> str | None:
         return error.reason
     reason = openssl_reason(error)
     return None if reason is None else refusal(reason)
+
+
+def explain_client(error: BaseException | None) -> str | None:
+    """Return why the handshake with a client has failed; ``None`` if it is not an error of TLS.
+
+    :param error: with which the connection has ended.
+    """
+    if isinstance(error, Refused):
+        return error.reason
+    reason = openssl_reason(error)
+    return None if reason is None else client_refusal(reason)
 
 
 def openssl_reason(error: BaseException | None) -> str | None:
@@ -232,10 +249,16 @@ def _server_context(files: ServerFiles) -> tuple[SSL.Context, datetime]:
         for path in _trust(context, files.client_ca):
             for certificate in _certificates(path):
                 context.add_client_ca(certificate)
-        context.set_verify(
-            SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *result: bool(result[-1])
-        )
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _verify_client)
     return context, _certificates(files.cert)[0].not_valid_after_utc
+
+
+def _verify_client(
+    connection: SSL.Connection, shown: Any, code: int, depth: int, valid: int
+) -> bool:
+    if not valid:
+        raise Refused(untrusted_client(code, f"error {code}"))
+    return True
 
 
 def _context(method: int) -> SSL.Context:

@@ -50,6 +50,27 @@ _LOCAL = {
     "ee key too small": "the key of its certificate is too short",
 }
 
+_CLIENT_ALERTS = {
+    "unknown ca": "it does not trust the authority of this server's certificate",
+    "certificate expired": "it refused this server's certificate, which has expired",
+    "handshake failure": "it has no cipher in common",
+    "insufficient security": "it has no cipher in common",
+    "protocol version": "it has no version of TLS in common",
+    "user cancelled": "it cancelled the handshake",
+}
+"""What an alert of a client means for a server."""
+
+_CLIENT_LOCAL = {
+    "peer did not return a certificate": "it showed no certificate",
+    "no shared cipher": "it has no cipher in common",
+    "no shared group": "it has no group for the exchange of keys in common",
+    "no suitable signature algorithm": "it has no signature algorithm in common",
+    "inappropriate fallback": "it fell back to an older version of TLS",
+}
+
+_NOT_FOR_CLIENTS = 26
+"""The code of a certificate with another purpose."""
+
 _CERTIFICATE = {
     2: _UNTRUSTED,
     9: "its certificate is not valid yet",
@@ -86,6 +107,29 @@ def advise(reason: str) -> str:
     """Return a reason with the options of the client that help, if there are any."""
     advice = _ADVICE.get(reason)
     return reason if advice is None else f"{reason} ({advice})"
+
+
+def client_refusal(reason: str) -> str:
+    """Return why the handshake with a client has failed, to continue "TLS with CLIENT failed: ".
+
+    :param reason: OpenSSL's reason.
+    """
+    text = reason.lower().replace("_", " ").strip()
+    alert = _ALERT.fullmatch(text)
+    if alert is None:
+        return _CLIENT_LOCAL.get(text) or _LOCAL.get(text) or text or "unknown reason"
+    if alert[1] in _REFUSED:
+        return f"it refused this server's certificate ({alert[1]})"
+    return _CLIENT_ALERTS.get(alert[1]) or f"it sent the alert {alert[1]}"
+
+
+def untrusted_client(code: int, message: str) -> str:
+    """Return why a client's certificate is not accepted; the parameters are as of `untrusted`."""
+    return (
+        "its certificate is not one for a client"
+        if code == _NOT_FOR_CLIENTS
+        else untrusted(code, message)
+    )
 
 
 def untrusted(code: int, message: str) -> str:

@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.access import ScopeLimits
+from natproxy.address import Address
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.limits import LimitSettings, LimitTables
 from natproxy.daemon.parts import prepare_limits
@@ -55,6 +56,10 @@ class TableTests(SynchronousTestCase):
                 {"client": {"commands-per-second": 0}},
                 "limits.client.commands-per-second 0: must be a number from 0.001 to 1000000000",
             ),
+            (
+                {"total": {"connections-per-second": 3}},
+                "limits.total.connections-per-second: only limits.client may have it",
+            ),
             ({"client": {"commands-per-second": "3"}}, "limits.client.commands-per-second"),
         ]
         for value, message in wrong:
@@ -92,6 +97,14 @@ class EffectTests(SynchronousTestCase):
         self.assertIsNone(self.factory.bandwidth)
         self.prepare(LimitSettings())
         self.assertEqual(self.factory.gates, (rules,))
+
+    def test_limit_of_new_connections_needs_no_gate(self) -> None:
+        self.prepare(LimitSettings(ScopeLimits(connections_per_second=0.5)))
+        self.assertEqual(self.factory.gates, ())
+        client = Address("192.0.2.1", 1)
+        self.assertEqual([self.factory.too_fast(client) for _ in range(2)], [False, True])
+        self.prepare(LimitSettings())
+        self.assertFalse(self.factory.too_fast(client))
 
     def test_longest_delay(self) -> None:
         self.prepare(max_delay=0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.address import UNIXAddress
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.error import ConnectError
 
 from natproxy.access import Caller
@@ -116,6 +116,12 @@ class StateTests(ProxyMetricsCase):
         self.assertEqual(self.value("natproxy_clients_refused", "clients"), 1)
         self.assertEqual(self.value("natproxy_clients_refused", "host"), 0)
         self.assertEqual(self.value("natproxy_clients_refused", "proxy-header"), 0)
+        self.factory.failed_handshakes = 7
+        self.assertEqual(self.value("natproxy_clients_refused", "tls-handshake"), 7)
+        self.factory.arrivals.limit(1.0)
+        for _ in range(3):
+            self.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
+        self.assertEqual(self.value("natproxy_clients_refused", "rate"), 2)
 
     def test_tokens_by_their_result(self) -> None:
         token, entry = new_token("alice")

@@ -15,9 +15,11 @@ from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.server.admission import (
     REFUSED,
+    TOO_FAST,
     TOO_MANY,
     TOO_MANY_OF_HOST,
     Admission,
+    Arrivals,
     share_of,
 )
 from natproxy.server.factory import LINGER
@@ -245,6 +247,51 @@ class FirstCommandTests(ConnectionCase):
         self.assertTrue(wire.open)
 
 
+class ArrivalTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.arrivals = Arrivals(self.clock.seconds)
+        self.arrivals.limit(2.0)
+
+    def admitted(self, host: str, count: int = 10, port: int = 1) -> int:
+        return sum(not self.arrivals.too_fast(at(host, port)) for _ in range(count))
+
+    def test_as_many_as_in_a_second_may_come_at_once(self) -> None:
+        self.assertEqual(self.admitted("10.0.0.1"), 2)
+        self.clock.advance(0.5)
+        self.assertEqual(self.admitted("10.0.0.1"), 1)
+        # Those over the limit are not counted.
+        self.clock.advance(60)
+        self.assertEqual(self.admitted("10.0.0.1"), 2)
+
+    def test_each_host_has_its_own_limit(self) -> None:
+        for host in ("10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8:0:1::1"):
+            self.assertEqual(self.admitted(host), 2)
+        self.assertEqual(self.admitted("2001:db8::ffff"), 0)
+
+    def test_unix_clients_are_exempt(self) -> None:
+        self.assertEqual(self.admitted("unix", port=FIRST_STAND_IN_PORT), 10)
+
+    def test_limit_changes_for_further_connections(self) -> None:
+        self.arrivals.limit(None)
+        self.assertEqual(self.admitted("10.0.0.1"), 10)
+        self.arrivals.limit(0.5)
+        self.assertEqual(self.admitted("10.0.0.1"), 1)
+
+    def test_factory_closes_such_connections_at_once(self) -> None:
+        journal = Journal(self)
+        factory = ProxyFactory(self.clock, EndpointConnector(PlayedEndpoint(), self.clock, 5.0))
+        factory.arrivals.limit(1.0)
+        peer = IPv4Address("TCP", "10.0.0.1", 1)
+        self.assertIsNotNone(factory.buildProtocol(peer))
+        for _ in range(3):
+            self.assertIsNone(factory.buildProtocol(peer))
+        self.assertIsNotNone(factory.buildProtocol(UNIXAddress(None)))
+        self.assertEqual(factory.admission.refusals[TOO_FAST], 3)
+        journal.line_with("10.0.0.1:1 refused: too many new connections from this address")
+        self.assertEqual(len(journal.events), 1)
+
+
 class CountTests(SynchronousTestCase):
     """Clients so far, and those refused, by the limit."""
 
@@ -255,7 +302,7 @@ class CountTests(SynchronousTestCase):
         self.assertIsNone(admission.enter("c", at("10.0.0.2")))
         self.assertIsNotNone(admission.enter("d", at("10.0.0.3")))
         self.assertEqual(admission.entered, 4)
-        self.assertEqual(admission.refusals, {TOO_MANY: 1, TOO_MANY_OF_HOST: 1})
+        self.assertEqual(admission.refusals, {TOO_MANY: 1, TOO_MANY_OF_HOST: 1, TOO_FAST: 0})
 
     def test_connections_that_are_closed_at_once_count(self) -> None:
         admission = Admission(1, per_host=1)
@@ -265,7 +312,9 @@ class CountTests(SynchronousTestCase):
             admission.enter(number, at("10.0.0.2"))
         self.assertTrue(admission.overloaded(at("10.0.0.2")))
         self.assertEqual(admission.entered, REFUSED + 2)
-        self.assertEqual(admission.refusals, {TOO_MANY: REFUSED + 1, TOO_MANY_OF_HOST: 0})
+        self.assertEqual(
+            admission.refusals, {TOO_MANY: REFUSED + 1, TOO_MANY_OF_HOST: 0, TOO_FAST: 0}
+        )
 
     def test_client_that_leaves_is_still_counted(self) -> None:
         admission = Admission()

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.tls.reasons import advise, misnamed, refusal, untrusted
+from natproxy.tls.reasons import (
+    advise,
+    client_refusal,
+    misnamed,
+    refusal,
+    untrusted,
+    untrusted_client,
+)
 
 
 class RefusalTests(SynchronousTestCase):
@@ -33,6 +40,26 @@ class RefusalTests(SynchronousTestCase):
             "its certificate is not signed by a trusted authority (option ca)",
         )
         self.assertEqual(advise(untrusted(10, "")), "its certificate has expired")
+
+
+class ClientRefusalTests(SynchronousTestCase):
+    def test_reasons_are_those_of_a_server(self) -> None:
+        for reason, text in (
+            ("tlsv1 alert unknown ca", "it does not trust the authority of this server's"),
+            ("TLSV1_ALERT_UNKNOWN_CA", "it does not trust the authority of this server's"),
+            ("ssl/tls alert bad certificate", "it refused this server's certificate (bad cert"),
+            ("peer did not return a certificate", "it showed no certificate"),
+            ("no shared cipher", "it has no cipher in common"),
+            ("unsupported protocol", "it does not offer TLS 1.2 or newer"),
+            ("tlsv1 alert internal error", "it sent the alert internal error"),
+            ("bad extension", "bad extension"),
+            ("", "unknown reason"),
+        ):
+            self.assertTrue(client_refusal(reason).startswith(text), reason)
+
+    def test_certificates_of_clients(self) -> None:
+        self.assertEqual(untrusted_client(26, ""), "its certificate is not one for a client")
+        self.assertEqual(untrusted_client(10, ""), untrusted(10, ""))
 
 
 class CertificateTests(SynchronousTestCase):
