@@ -1,8 +1,8 @@
 """The command line ``natproxy``.
 
 Each command is a module of `natproxy.cli.commands`; `natproxy.cli.parsing` makes parsers of
-them. Other modules are imported when a command runs. Commands use `natproxy.client`; only
-``up``, which runs the daemons, imports Twisted.
+them. Other modules are imported when a command runs. Commands use `natproxy.client`. Only those
+that run daemons, or read the settings of daemons, import Twisted: ``up``, ``config``, ``doctor``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from natproxy.cli.output import Output
     from natproxy.client.errors import ClientError
+
+
+_TWISTED = ("twisted", "zope")
+"""The packages that a client does not need."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,6 +79,11 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, OSError | None]:
         return error.exit_status, None
     except KeyboardInterrupt:
         return _interrupted(), None
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _TWISTED:
+            raise
+        complain(f"{parsed.selected.name} needs Twisted: pip install twisted")
+        return 1, None
     except OSError as error:
         return 0, error
 

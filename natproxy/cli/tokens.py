@@ -10,8 +10,8 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 
-from natproxy.access.token_file import NoSuchToken, TokenExists, add_token, remove_token
-from natproxy.access.tokens import (
+from natproxy.client.errors import LocalError, UsageError
+from natproxy.tokens.entries import (
     TokenEntry,
     TokenFileError,
     check_token_name,
@@ -20,7 +20,7 @@ from natproxy.access.tokens import (
     new_token,
     parse_moment,
 )
-from natproxy.client.errors import LocalError, UsageError
+from natproxy.tokens.file import NoSuchToken, TokenExists, add_token, remove_token
 
 SYSTEM_FILE = "/etc/natproxy/tokens"
 """The file of root."""

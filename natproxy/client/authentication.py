@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import NoReturn
 
 from natproxy.address import is_loopback
@@ -18,10 +17,11 @@ from natproxy.client.errors import (
 )
 from natproxy.client.exchange import Exchange
 from natproxy.client.version import Features
+from natproxy.kernel.small_file import FOR_ITS_OWNER, UnsuitableFile, read_small_file
 from natproxy.protocol import AUTH, UNAUTHORIZED, Framing, ReplyParser, WireError, format_auth
 
-LONGEST_FILE = 4096
-"""Bytes that are read of the file of a token."""
+LARGEST_FILE = 4096
+"""Bytes of the file of a token."""
 
 
 class Token:
@@ -156,22 +156,15 @@ class Authentication:
 def read_token(path: str) -> Token:
     """Return the token in a file: its first line.
 
-    :raises UsageError: if it is malformed, or other users can read the file.
+    :raises UsageError: if it is malformed, or other users can read the file, or it is too large.
     :raises LocalError: if the file cannot be read.
     """
     try:
-        # Opening a FIFO would wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-            line = (file.read(LONGEST_FILE) or b"").split(b"\n")[0].strip()
+        content = read_small_file(path, LARGEST_FILE, FOR_ITS_OWNER)
+        return Token(content.split(b"\n")[0].strip().decode("latin-1"))
     except OSError as error:
         raise LocalError(os.fsencode(path), error) from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise UsageError(f"{path}: other users can use the file (mode {mode:04o}): chmod go-rwx")
-    try:
-        return Token(line.decode("latin-1"))
-    except UsageError as error:
+    except (UnsuitableFile, UsageError) as error:
         raise UsageError(f"{path}: {error}") from None
 
 

@@ -14,7 +14,6 @@ from twisted.logger import Logger
 from natproxy.access.networks import Networks
 from natproxy.access.patterns import NamePattern, NamePatterns
 from natproxy.access.rules import Rules
-from natproxy.access.tokens import TokenFileError, Tokens, load_tokens
 from natproxy.daemon.certificates import describe_expiry
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import Capacity, clients_for
@@ -32,6 +31,7 @@ from natproxy.server.gates import LimitGate
 from natproxy.settings import SettingError
 from natproxy.storage import LocalStorage
 from natproxy.tls.files import CertificateError
+from natproxy.tokens.entries import TokenFileError, Tokens, load_tokens
 
 _log = Logger()
 

@@ -18,10 +18,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 
-from natproxy.access.tokens import TokenEntry, Tokens
 from natproxy.address import FIRST_STAND_IN_PORT, Address, is_loopback
 from natproxy.protocol import AUTH, UNAUTHORIZED, UNKNOWN_COMMAND, Command, parse_token
 from natproxy.server.deadlines import Deadlines
+from natproxy.tokens.entries import TokenEntry, Tokens
 
 DELAY = 1.0
 """Seconds from a token that is not accepted to the error."""

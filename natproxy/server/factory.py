@@ -15,7 +15,6 @@ from twisted.logger import Logger
 from natproxy.access import Bandwidth, Counts, Gate
 from natproxy.access.networks import Networks
 from natproxy.access.rules import Rules, RulesGate
-from natproxy.access.tokens import Tokens
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.nat import Outcome, Subscribers
 from natproxy.protocol import printable
@@ -28,6 +27,7 @@ from natproxy.server.minimum_rate import MinimumRate
 from natproxy.server.refusal_log import HostRefusalLog, RefusalLog
 from natproxy.server.resets import ResetWatch
 from natproxy.server.rotation import RoundRobin
+from natproxy.tokens.entries import Tokens
 
 LINGER = 1.0
 """Seconds for which a client may still read, and close first, after everything was sent."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 
+from natproxy.kernel.small_file import UnsuitableFile, read_small_file
+
 _CERTIFICATE = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----")
 _KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
 _ENCRYPTED = re.compile(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED", re.M)
 
 LARGEST = 16 << 20
-"""Bytes of a file that are read at most: the system's authorities have less than 1 MiB."""
+"""Bytes of a file at most: the system's authorities have less than 1 MiB."""
 
 
 class CertificateError(Exception):
@@ -78,9 +80,8 @@ def _require_certificate(path: str, content: bytes) -> None:
 
 def _read(path: str) -> bytes:
     try:
-        # A FIFO or a device must not block the start.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            return file.read(LARGEST)
+        return read_small_file(path, LARGEST)
+    except UnsuitableFile as error:
+        raise CertificateError(f"{path}: {error}") from None
     except OSError as error:
         raise CertificateError(f"{path}: {error.strerror or error}") from error

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
-from natproxy.access.token_file import add_token
-from natproxy.access.tokens import new_token
+from natproxy.tokens.entries import new_token
+from natproxy.tokens.file import add_token
 from tests.support.loopback import HOST, Daemon, daemon
 
 MARK = "s3cretMark"

@@ -18,6 +18,7 @@ LAYERS = (
     "toml",
     "metadata",
     "tls",
+    "tokens",
     "pattern",
     "protocol",
     "records",

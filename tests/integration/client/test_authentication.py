@@ -14,7 +14,6 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.access.tokens import Tokens, new_token
 from natproxy.address import Address
 from natproxy.client import Session, Unauthorized, UsageError
 from natproxy.client import authentication as authentication_module
@@ -23,6 +22,7 @@ from natproxy.client.requests import Get, Stat
 from natproxy.client.twisted import Session as DeferredSession
 from natproxy.server.events import Finished
 from natproxy.server.factory import CommandFactory
+from natproxy.tokens.entries import Tokens, new_token
 from tests.support.answering_server import AnsweringServer, Version2
 from tests.support.blocking_sessions import FILES
 from tests.support.counting_server import CountingServer

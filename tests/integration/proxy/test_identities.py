@@ -9,7 +9,6 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
-from natproxy.access.tokens import Tokens, new_token
 from natproxy.address import Address
 from natproxy.client import Session, TLSOptions
 from natproxy.client.twisted import connect
@@ -17,6 +16,7 @@ from natproxy.fs import NatproxyFileSystem
 from natproxy.nat import Removed
 from natproxy.server.authentication import Result
 from natproxy.server.events import Finished
+from natproxy.tokens.entries import Tokens, new_token
 from tests.support.certificates import Authority
 from tests.support.loopback import HOST, PATIENCE, file_server, listening, proxy_to
 from tests.support.secure import listening_tls

@@ -12,9 +12,9 @@ from contextlib import redirect_stdout
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.access.tokens import load_tokens
 from natproxy.cli.tokens import NO_SUCH_TOKEN, parse_expiry, run
 from natproxy.client.errors import LocalError, UsageError
+from natproxy.tokens.entries import load_tokens
 
 NOW = 1_790_000_000.5
 
@@ -94,7 +94,7 @@ class TokenTests(SynchronousTestCase):
         os.chmod(self.path, 0o666)
         with self.assertRaises(UsageError) as refused:
             self.token("list")
-        self.assertIn(f"{self.path}: others than its owner", str(refused.exception))
+        self.assertIn(f"{self.path}: other users can write", str(refused.exception))
 
     def test_second_token_of_a_name_is_refused(self) -> None:
         self.token("new", "alice")

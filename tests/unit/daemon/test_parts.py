@@ -10,8 +10,6 @@ from twisted.logger import LogLevel
 
 from natproxy.access import Limits
 from natproxy.access.rules import AccessRule
-from natproxy.access.token_file import add_token
-from natproxy.access.tokens import new_token
 from natproxy.daemon import fileserver
 from natproxy.daemon import proxy as proxy_plugin
 from natproxy.daemon.config import DaemonConfig
@@ -26,6 +24,8 @@ from natproxy.daemon.service import DrainingService
 from natproxy.journal.maintenance import Maintenance
 from natproxy.relay import Method, Relays
 from natproxy.settings import SettingError
+from natproxy.tokens.entries import new_token
+from natproxy.tokens.file import add_token
 from natproxy.toml_values import to_toml
 from tests.support.daemons import OptionsCase, at_once
 from tests.support.doubles import Journal
@@ -211,7 +211,7 @@ class EffectTests(OptionsCase):
         self.assertEqual(companion.status()["upstream"], "tcp:127.0.0.2:1")
 
     def test_wrong_file_of_tokens_changes_nothing(self) -> None:
-        for mode, reason in ((0o666, "others than its owner can write it"), (0o600, "line 1: ")):
+        for mode, reason in ((0o666, "other users can write the file"), (0o600, "line 1: ")):
             self.write("")
             service = self.service(ProxyConfig)
             with open("wrong-tokens", "w") as file:

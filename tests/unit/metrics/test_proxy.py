@@ -6,7 +6,6 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.error import ConnectError
 
 from natproxy.access import Caller
-from natproxy.access.tokens import Tokens, new_token
 from natproxy.address import Address
 from natproxy.journal.status import JournalStatus
 from natproxy.metrics.families import Buckets
@@ -15,6 +14,7 @@ from natproxy.metrics.proxy import ProxyMetrics, Recorders
 from natproxy.nat.ring import EventRing
 from natproxy.records.record import Origin
 from natproxy.server.admission import Admission
+from natproxy.tokens.entries import Tokens, new_token
 from tests.support.doubles import PlayedThread
 from tests.support.gates import DENIED, limited
 from tests.support.metrics import buckets, value, values

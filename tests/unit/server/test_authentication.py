@@ -10,12 +10,12 @@ from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.access.tokens import TokenEntry, Tokens, new_token
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.server import identity
 from natproxy.server.authentication import DELAY, Result, is_protected
 from natproxy.server.refusal_log import LOGGED_HOSTS, HostRefusalLog
 from natproxy.server.state import State
+from natproxy.tokens.entries import TokenEntry, Tokens, new_token
 from tests.support.doubles import Journal, Wire
 from tests.support.fileserver import FileServerCase
 from tests.support.proxies import ProxyCase

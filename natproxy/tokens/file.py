@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from natproxy.access.tokens import (
+from natproxy.tokens.entries import (
     TokenEntry,
     format_entry,
     parse_entry,

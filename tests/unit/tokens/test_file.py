@@ -10,14 +10,14 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.access.token_file import NoSuchToken, TokenExists, add_token, remove_token
-from natproxy.access.tokens import (
+from natproxy.tokens.entries import (
     MOST_TOKENS,
     TokenFileError,
     format_entry,
     load_tokens,
     new_token,
 )
+from natproxy.tokens.file import NoSuchToken, TokenExists, add_token, remove_token
 
 
 class TokenFileTests(SynchronousTestCase):

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.access import tokens as tokens_module
-from natproxy.access.tokens import (
+from natproxy.tokens import entries as tokens_module
+from natproxy.tokens.entries import (
     LARGEST_FILE,
     MOST_TOKENS,
     TokenEntry,

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
-import stat
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import NamedTuple
+
+from natproxy.kernel.small_file import WRITTEN_BY_ITS_OWNER, UnsuitableFile, read_small_file
 
 MOST_TOKENS = 1000
 """Tokens of one file. Each is compared with every token that a client sends: 1,000 take 1 ms."""
@@ -197,20 +197,10 @@ def read_token_file(path: str) -> str:
         large, or not ASCII.
     :raises OSError: if it cannot be read.
     """
-    # Opening a FIFO would wait for its writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise TokenFileError("not a regular file")
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise TokenFileError(
-                f"others than its owner can write it (mode {stat.S_IMODE(status.st_mode):04o}):"
-                " chmod go-w"
-            )
-        data = file.read(LARGEST_FILE + 1)
-    if len(data) > LARGEST_FILE:
-        raise TokenFileError(f"larger than {LARGEST_FILE} bytes")
+    try:
+        data = read_small_file(path, LARGEST_FILE, WRITTEN_BY_ITS_OWNER, regular=True)
+    except UnsuitableFile as error:
+        raise TokenFileError(str(error)) from None
     try:
         return data.decode("ascii")
     except UnicodeDecodeError as error:
