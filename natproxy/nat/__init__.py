@@ -2,8 +2,9 @@
 
 from natproxy.nat.entry import NATEntry
 from natproxy.nat.events import Event, Failed, Registered, Relaying, Removed
+from natproxy.nat.recorder import Recorder
 from natproxy.nat.subscribers import Subscribers
-from natproxy.nat.table import NATTable, NotInTable, Recorder, TranslationExists
+from natproxy.nat.table import NATTable, NotInTable, TranslationExists
 from natproxy.nat.translation import EntryState, Outcome, TranslationKey
 
 __all__ = [

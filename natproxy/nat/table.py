@@ -14,13 +14,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.logger import Logger
 
 from natproxy.address import Address
 from natproxy.nat.entry import ClientTransport, NATEntry
 from natproxy.nat.events import ALL_KINDS, Event, Failed, Registered, Relaying, Removed
+from natproxy.nat.recorder import Counter, Recorder
 from natproxy.nat.subscribers import Subscribers
 from natproxy.nat.translation import EntryState, Outcome, TranslationKey
 from natproxy.protocol import Command
@@ -40,33 +41,6 @@ class NotInTable(Exception):
 
 _NOT_RECORDED = "cannot record an event"
 
-
-class Recorder(Protocol):
-    """What is called with the entries themselves, before the subscribers: the ring of events.
-
-    It costs less than a subscription, since no event is created. Times are seconds: ``wall`` since
-    the epoch, ``now`` of the table's clock.
-    """
-
-    def registered(self, entry: NATEntry, wall: float) -> None:
-        """Record an entry that was registered."""
-        ...
-
-    def relaying(self, entry: NATEntry, wall: float, now: float) -> None:
-        """Record that the header of the entry's reply has been received."""
-        ...
-
-    def removed(self, entry: NATEntry, wall: float, now: float) -> None:
-        """Record that the entry has been removed, with its outcome and its reason."""
-        ...
-
-    def failed(self, event: Failed) -> None:
-        """Record a command without an entry."""
-        ...
-
-
-Counter = Callable[[NATEntry, float, float], object]
-"""Called with an entry that was removed and the times, as `Recorder.removed` is."""
 
 # Nearly every port and every client has one entry. Several are a tuple.
 Held = NATEntry | tuple[NATEntry, ...]

@@ -9,7 +9,6 @@ import sys
 import termios
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
 
 from twisted.internet.interfaces import (
     IConsumer,
@@ -25,37 +24,14 @@ from twisted.internet.interfaces import (
 from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer, providedBy
 
+from natproxy.relay.meter import Meter
+
 
 class Transport(ITCPTransport, IFileDescriptor, IConsumer, IPushProducer):
     """The methods of a transport that the daemons use; only those of TCP provide them all."""
 
     def getHandle() -> socket.socket:
         """Return the socket; see ``ISystemHandle``."""
-
-
-class Meter(Protocol):
-    """Limits the bytes that go to one connection; see `natproxy.access.bandwidth.Meter`."""
-
-    @property
-    def budget(self) -> int:
-        """Bytes of a body that may be moved now, if it is `ready`."""
-        ...
-
-    def ready(self) -> bool:
-        """Return whether bytes of a body may be moved now."""
-        ...
-
-    def wait(self, resume: Callable[[], object]) -> None:
-        """Call back once when bytes may be moved."""
-        ...
-
-    def charge(self, size: int) -> None:
-        """Count bytes that were moved or written."""
-        ...
-
-    def cancel(self) -> None:
-        """Call back no more: the relay has ended."""
-        ...
 
 
 BUDGET = 2 << 20

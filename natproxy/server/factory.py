@@ -151,8 +151,19 @@ class CommandFactory(ServerFactory):
     def use_rules(self, rules: Rules) -> None:
         """Decide by other rules about the commands that begin from now on."""
         self.rules.rules = rules
-        others = tuple(gate for gate in self.gates if gate is not self.rules)
-        self.gates = (self.rules, *others) if rules else others
+        self.use_gate(self.rules, bool(rules), first=True)
+
+    def use_gate(self, gate: Gate, used: bool, first: bool = False) -> None:
+        """Call a gate for the commands that begin from now on, or do not; it is called once.
+
+        :param first: whether it is called before the others, or after them. What a rule forbids is
+            not counted: the rules come first, and the limits last.
+        """
+        others = tuple(other for other in self.gates if other is not gate)
+        if used:
+            self.gates = (gate, *others) if first else (*others, gate)
+        else:
+            self.gates = others
 
     def overloaded(self, address: object) -> bool:
         """Return whether a new connection must be closed at once; see `Admission`.

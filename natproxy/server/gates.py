@@ -29,9 +29,6 @@ class LimitGate:
         client = client._replace(connections_per_second=None)
         self._limits.set(client, identity, total)
         factory.delays.longest = max_delay
-        others = tuple(gate for gate in factory.gates if gate is not self._limits)
-        # What a rule forbids is not counted: the limits come last.
-        limited = (client, identity, total) != (NO_LIMITS,) * 3
-        factory.gates = (*others, self._limits) if limited else others
+        factory.use_gate(self._limits, (client, identity, total) != (NO_LIMITS,) * 3)
         factory.bandwidth = self._bandwidth if self._bandwidth.limited else None
         factory.delays.retry_all()
