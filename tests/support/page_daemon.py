@@ -8,6 +8,7 @@ PROXY_PORT it is a file server with its status page. It prints the ports that it
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import sys
 import time
@@ -31,10 +32,15 @@ from natproxy.proxy.factory import ProxyFactory
 from natproxy.proxy.tcp import TCPConnector
 from natproxy.records.record import Origin
 from natproxy.storage import LocalStorage
+from natproxy.tokens.entries import TokenEntry, Tokens
 from natproxy.web.site import web_site
 
 HOST = "127.0.0.1"
 BEGUN = time.monotonic()
+TOKEN = "natproxy_of-alice"
+"""A token that the proxy accepts."""
+ALICE = "alice@example.org"
+"""The identity of its client."""
 PORTS = 28_232
 """Ports of the kernel's range."""
 
@@ -99,6 +105,8 @@ def status_of(origin: Origin, kind: str, ring: EventRing | None) -> dict[str, An
 def proxy_in_front_of(port: int, own_port: int, entries: int) -> Observed:
     """Listen as a proxy; return it as the page sees it."""
     factory = ProxyFactory(reactor, TCPConnector(reactor, HOST, port, 5.0))
+    digest = hashlib.sha256(b"saltsalt" + TOKEN.encode()).digest()
+    factory.accept_tokens(Tokens([TokenEntry(ALICE, b"saltsalt", digest)]), False)
     listening = reactor.listenTCP(own_port, factory, interface=HOST)
     origin = Origin(f"proxy-{listening.getHost().port}", 0, secrets.token_hex(8))
     ring = EventRing(factory.table, origin)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import page_daemon
 from tests.support.loopback import free_port
 from tests.support.paths import ROOT
 from tests.support.twistd import TWISTD, await_port, environment
@@ -190,6 +191,34 @@ def test_rows_appear_and_go_without_reloading(
     expect(page.locator("#limits")).to_have_text(over)
     page.get_by_role("button", name="Bytes").click()
     expect(page.locator("th[aria-sort=descending]")).to_have_text("Bytes")
+
+
+def test_identities_have_a_column_while_there_are_any(
+    daemon: Daemon, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(daemon.url)
+    head = page.locator("th.identity")
+    authenticated = b"AUTH %b\nDOWNLOAD big.iso" % page_daemon.TOKEN.encode()
+    with daemon.client(b"DOWNLOAD big.iso", "127.0.0.3"):
+        expect(rows_of(page).filter(has_text="127.0.0.3")).to_have_count(1)
+        expect(head).to_be_hidden()
+        with daemon.client(authenticated, "127.0.0.4"):
+            row = rows_of(page).filter(has_text="127.0.0.4")
+            expect(row.locator("td.identity")).to_have_text(page_daemon.ALICE)
+            expect(head).to_be_visible()
+            other = rows_of(page).filter(has_text="127.0.0.3")
+            expect(other.locator("td.identity")).to_have_text("")
+            # Of a row that was read, as of one that was streamed.
+            page.reload()
+            expect(row.locator("td.identity")).to_have_text(page_daemon.ALICE)
+            for width in (1280, 320):
+                page.set_viewport_size({"width": width, "height": 800})
+                expect(row.locator("td.identity")).to_be_visible()
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page_daemon.TOKEN not in page.content()
+            page.set_viewport_size({"width": 1280, "height": 900})
+        expect(row).to_have_count(0)
+        expect(head).to_be_hidden()
 
 
 def test_filter_is_the_daemons_and_its_errors_point_at_the_word(

@@ -15,8 +15,11 @@ class Row {
     this.element = document.createElement("tr");
     // A narrow page has another layout, by which browsers forget that this is a table.
     this.element.setAttribute("role", "row");
-    const [client, port, command, upstream] = ["client", "port", "what", "upstream"].map((name) => this.#cell(name));
+    const names = ["client", "identity", "port", "what", "upstream"];
+    const [client, identity, port, command, upstream] = names.map((name) => this.#cell(name));
     client.append(element("bdi", formatAddress(record.client, record.client_port), "address"));
+    if (record.identity) identity.append(element("bdi", shown(record.identity)));
+    identity.title = record.identity ? shown(record.identity) : "";
     port.append(element("bdi", portOf(record), "address"));
     port.title = formatAddress(record.nat, record.nat_port);
     command.append(commandElement(record));
@@ -69,6 +72,7 @@ export class Table {
   #rows = new Map();
   #ends = new Map(); // serials of commands that ended lately, and when
   #body = document.getElementById("rows");
+  #table = document.getElementById("translations");
   #note = document.getElementById("table-note");
   #total = 0;
   #more = 0;
@@ -172,7 +176,13 @@ export class Table {
 
   #describe() {
     let live = 0;
-    for (const row of this.#rows.values()) live += row.ended === null ? 1 : 0;
+    let identities = false;
+    for (const row of this.#rows.values()) {
+      live += row.ended === null ? 1 : 0;
+      identities ||= Boolean(row.record.identity);
+    }
+    // Without tokens and certificates of clients, the column would be empty.
+    this.#table.classList.toggle("identities", identities);
     let text;
     if (live === 0 && this.#more === 0) {
       text = this.#filtered ? "No command in flight matches the filter." : "No command is in flight.";
