@@ -21,6 +21,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from natproxy.address import FIRST_STAND_IN_PORT, Address, is_loopback
 from natproxy.protocol import AUTH, UNAUTHORIZED, UNKNOWN_COMMAND, Command, parse_token
 from natproxy.server.deadlines import Deadlines
+from natproxy.server.expiry import Expiries
 from natproxy.tokens.entries import TokenEntry, Tokens
 
 DELAY = 1.0
@@ -123,6 +124,7 @@ class Authenticator:
         self._plain = False
         self._log_failure = log_failure
         self._wall_clock = wall_clock
+        self._expiries: Expiries[Client] = Expiries(clock, wall_clock, self.revoke)
 
     def configure(self, tokens: Tokens, plain: bool) -> None:
         """Set what is accepted from now on; see `revoke`.
@@ -133,12 +135,12 @@ class Authenticator:
         self._tokens, self._plain = tokens, plain
 
     def revoke(self, client: Client) -> None:
-        """Take a client's identity away if its token is no longer accepted."""
+        """Take a client's identity away if its token is no longer accepted, or has expired."""
         state = client.attempts
         if state is None or state.token is None:
             return
         if state.token not in self._tokens or state.token.expired(self._wall_clock()):
-            state.token = None
+            self.forget(client)
             client.identify(None)
 
     def offered(self, client: Client) -> bool:
@@ -157,7 +159,9 @@ class Authenticator:
         result, entry = self._look_up(client, command)
         self.results[result] += 1
         if entry is not None:
+            self.forget(client)
             state.token = entry
+            self._expiries.add(client, entry)
             client.identify(entry.name)
             client.reply(b"OK identity=%b\n" % entry.name.encode("ascii"))
         else:
@@ -175,6 +179,13 @@ class Authenticator:
         if state.errors >= TRIES:
             client.drain()
         client.reply_error(message, UNAUTHORIZED)
+
+    def forget(self, client: Client) -> None:
+        """Forget a client's token: it has another one, or none, or the connection has ended."""
+        state = client.attempts
+        if state is not None and state.token is not None:
+            self._expiries.discard(client, state.token)
+            state.token = None
 
     def cancel(self, client: Client) -> None:
         """Forget the error that is delayed: the connection has ended."""

@@ -230,6 +230,8 @@ class CommandReceiver(IdentifiedReceiver):
         """Cancel everything that was under way for this client."""
         self._end(Event.LOST)
         self.cancel_timeouts()
+        if self.attempts is not None:
+            self.factory.authenticator.forget(self)
         self._queue.clear()
         try:
             self._cancel_command(Outcome.CLIENT_GONE)
