@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
+from natproxy.access.rules import AccessRule, Rules
 from natproxy.address import Address
 from natproxy.client import Session, TLSOptions
 from natproxy.client.twisted import connect
 from natproxy.fs import NatproxyFileSystem
 from natproxy.nat import Removed
+from natproxy.server import expiry
 from natproxy.server.authentication import Result
 from natproxy.server.events import Finished
 from natproxy.tokens.entries import Tokens, new_token
 from tests.support.certificates import Authority
-from tests.support.loopback import HOST, PATIENCE, file_server, listening, proxy_to
+from tests.support.loopback import (
+    HOST,
+    PATIENCE,
+    client_of,
+    eventually,
+    file_server,
+    listening,
+    proxy_to,
+)
 from tests.support.secure import listening_tls
 
 ALICE, ALICES = new_token("alice")
@@ -70,6 +82,30 @@ async def test_identities_over_tls(tmp_path: Path) -> None:
                 assert {identity for _, identity in found} == {"ann@example.org"}
     assert set(behind) == {None}
     assert proxy.authenticator.results[Result.ACCEPTED] == 2
+
+
+@pytest.mark.parametrize("kind", ["proxy", "file server"])
+@pytest_twisted.ensureDeferred
+async def test_token_that_expires_on_an_open_connection(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "LOOK", 0.02)
+    async with listening(file_server(tmp_path)) as upstream:
+        factory = file_server(tmp_path) if kind == "file server" else proxy_to(upstream)
+        factory.accept_tokens(Tokens([ALICES._replace(expires=int(time.time()) + 3600)]), False)
+        factory.use_rules(Rules([AccessRule(True, identities=("alice",))], False))
+        async with listening(factory) as port, client_of(port) as client:
+            client.send(f"AUTH {ALICE}\nLIST\n".encode())
+            reply = b"OK identity=alice\nOK\nEND\n"
+            assert await client.takes(len(reply)) == reply
+            authenticator: Any = factory.authenticator
+            for part in (authenticator, authenticator._expiries):
+                # The system's clock is set.
+                part._wall_clock = lambda: time.time() + 3600
+            (connection,) = factory.connections
+            await eventually(lambda: connection.identity is None, "the end of the token")
+            client.send(b"LIST\n")
+            assert await client.takes(14) == b"ERR forbidden\n"
 
 
 @pytest_twisted.ensureDeferred

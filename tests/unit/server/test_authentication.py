@@ -5,18 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.task import Clock
-from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.server import identity
 from natproxy.server.authentication import DELAY, Result, is_protected
-from natproxy.server.refusal_log import LOGGED_HOSTS, HostRefusalLog
 from natproxy.server.state import State
 from natproxy.tokens.entries import TokenEntry, Tokens, new_token
-from tests.support.doubles import Journal, Wire
+from tests.support.doubles import Wire
 from tests.support.fileserver import FileServerCase
 from tests.support.proxies import ProxyCase
 
@@ -304,25 +301,3 @@ class ProtectionTests(SynchronousTestCase):
             wrapper: Any = ProtocolWrapper(WrappingFactory(None), None)  # type: ignore[arg-type]
             wrapper.transport = Transport(IPv4Address("TCP", peer, 1))
             self.assert_protected(wrapper, client, protected)
-
-
-class HostRefusalLogTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.journal = Journal(self)
-        self.clock = Clock()
-        self.refusals = HostRefusalLog(self.clock.seconds)
-
-    def warn(self, host: str) -> int:
-        before = len(self.journal.events)
-        self.refusals.warn(Logger(), Address(host, 1), "{client}")
-        return len(self.journal.events) - before
-
-    def test_one_host_does_not_hide_another(self) -> None:
-        hosts = ("192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.2")
-        self.assertEqual([self.warn(host) for host in hosts], [1, 1, 0, 0])
-        self.clock.advance(10)
-        self.assertEqual(self.warn("192.0.2.1"), 1)
-
-    def test_many_hosts_share_one_line(self) -> None:
-        logged = sum(self.warn(f"10.0.{n // 256}.{n % 256}") for n in range(10 * LOGGED_HOSTS))
-        self.assertEqual(logged, LOGGED_HOSTS + 1)
