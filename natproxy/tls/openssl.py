@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -186,8 +186,9 @@ def _patterns_of(certificate: x509.Certificate) -> list[DNSPattern | IPAddressPa
     for extension in certificate.extensions:
         names = extension.value
         if isinstance(names, x509.SubjectAlternativeName):
-            addresses = names.get_values_for_type(x509.IPAddress)
-            patterns += [IPAddressPattern(address) for address in addresses]
+            for address in names.get_values_for_type(x509.IPAddress):
+                if isinstance(address, (IPv4Address, IPv6Address)):
+                    patterns.append(IPAddressPattern(address))
             for name in names.get_values_for_type(x509.DNSName):
                 with suppress(NoIdentity):
                     patterns.append(DNSPattern.from_bytes(name.encode()))
