@@ -17,6 +17,7 @@ from natproxy.access import PROCEED, Action, Caller, Gate, admit, ended
 from natproxy.nat import Outcome
 from natproxy.protocol import AUTH, Command, error_line, parse_command
 from natproxy.relay import outbound_of
+from natproxy.server.deadlines import Expiry
 from natproxy.server.delays import Place
 from natproxy.server.identity import IdentifiedReceiver
 from natproxy.server.lines import SLICE
@@ -257,10 +258,13 @@ class CommandReceiver(IdentifiedReceiver):
     def idle_expired(self) -> None:
         """Close an idle connection; abort one whose client does not read or that does not end."""
         if self.outbound.paused or self.state in ENDING:
+            if self.state not in ENDING:
+                self.factory.disconnected[Expiry.IDLE] += 1
             self.abort(Outcome.TIMEOUT)
         elif self.state is _IDLE or (
             self.state is State.WAITING and self._expired_after == self.started_at
         ):
+            self.factory.disconnected[Expiry.IDLE] += 1
             self._close(linger=False)
             self._start_linger_timer()
         else:
@@ -271,12 +275,14 @@ class CommandReceiver(IdentifiedReceiver):
 
     def reads_too_slowly(self) -> None:
         """Abort the connection: its client has taken fewer bytes than the minimum rate."""
+        self.factory.disconnected[Expiry.MIN_RATE] += 1
         self.factory.log_slow_reader(self.log, self.client_address)
         self.abort(Outcome.TIMEOUT)
 
     def first_command_expired(self) -> None:
         """Close the connection if it has not sent a complete command yet."""
         if self.started_at == NEVER and not self._queue and self.state not in ENDING:
+            self.factory.disconnected[Expiry.FIRST_COMMAND] += 1
             self._close(linger=False)
             self._start_linger_timer()
 

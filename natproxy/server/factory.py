@@ -22,7 +22,7 @@ from natproxy.nat import Outcome, Subscribers
 from natproxy.protocol import printable
 from natproxy.server.admission import Admission
 from natproxy.server.authentication import Authenticator
-from natproxy.server.deadlines import Deadlines
+from natproxy.server.deadlines import Deadlines, Expiry
 from natproxy.server.delays import Delays
 from natproxy.server.events import Finished
 from natproxy.server.minimum_rate import MinimumRate
@@ -145,6 +145,7 @@ class CommandFactory(ServerFactory):
     :ivar authenticator: replies to ``AUTH``.
     :ivar subscribers: the callbacks of `subscribe`.
     :ivar refused_headers: connections refused for their PROXY header so far.
+    :ivar disconnected: clients that were disconnected so far, by the reason.
     """
 
     _log = Logger()
@@ -181,6 +182,7 @@ class CommandFactory(ServerFactory):
         self.resets = ResetWatch(clock)
         self.subscribers: Subscribers[Finished] = Subscribers((Finished,))
         self.refused_headers = 0
+        self.disconnected = dict.fromkeys(Expiry, 0)
         self._stand_in_ports = count(FIRST_STAND_IN_PORT)
         self._emptied: list[Deferred[None]] = []
         self._refusals = RefusalLog(clock.seconds)
