@@ -166,7 +166,7 @@ class ClientTLS:
         if depth == 0:
             try:
                 patterns = _patterns_of(shown.to_cryptography())
-            except (ValueError, x509.DuplicateExtension) as error:
+            except (ValueError, x509.DuplicateExtension, x509.InvalidVersion) as error:
                 raise Refused(MALFORMED) from error
             try:
                 verify_service_identity(patterns, [self._identity], [])
