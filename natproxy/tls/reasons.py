@@ -13,6 +13,7 @@ _PERHAPS_REQUIRED = "it requires a client certificate, or has no cipher in commo
 _UNTRUSTED = "its certificate is not signed by a trusted authority"
 _SELF_SIGNED = "its certificate is self-signed, and not trusted"
 _NO_AUTHORITY = "its certificate is signed by one that is not an authority's"
+_MALFORMED_TIME = "its certificate has a malformed time"
 _OTHER_NAMES = "its authority may not sign certificates for its names"
 
 MALFORMED = "its certificate has malformed names"
@@ -59,6 +60,8 @@ _CERTIFICATE = {
     7: "the signature of its certificate is wrong: another authority has the same name",
     9: "its certificate is not valid yet",
     10: "its certificate has expired",
+    13: _MALFORMED_TIME,
+    14: _MALFORMED_TIME,
     18: _SELF_SIGNED,
     19: _UNTRUSTED,
     20: _UNTRUSTED,
