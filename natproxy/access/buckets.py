@@ -8,6 +8,7 @@ or costs more than the bucket holds; then the next one waits until the debt is p
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import NamedTuple
 
 ACCOUNTS = 16_384
@@ -111,7 +112,8 @@ class Accounts:
     """
 
     def __init__(self, most: int = ACCOUNTS) -> None:
-        self.by_key: dict[str, Account] = {}
+        # The first entry of a dict whose former first ones were removed takes long to find.
+        self.by_key: OrderedDict[str, Account] = OrderedDict()
         self._most = most
 
     def of(self, key: str, now: float) -> Account:
@@ -132,8 +134,7 @@ class Accounts:
         """
         accounts = self.by_key
         for _ in range(min(SWEPT, len(accounts))):
-            key = next(iter(accounts))
-            account = accounts.pop(key)
+            key, account = accounts.popitem(last=False)
             too_many = len(accounts) >= self._most and not account.commands
             if not (too_many or account.idle(now)):
                 accounts[key] = account

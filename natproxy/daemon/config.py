@@ -324,7 +324,8 @@ class DaemonConfig:
         A field that a program has overridden, or replaced since it was loaded, stays what it is. A
         config that was not loaded is returned as it is.
 
-        :raises SettingError: as of `load`, and if the file is a pipe, which is read once only.
+        :raises SettingError: as of `load`, if the file is a pipe, which is read once only, and if
+            it is empty: it may be about to be written.
         """
         loaded = self.loaded
         if loaded is None:
@@ -334,6 +335,11 @@ class DaemonConfig:
             # A file that is missing is reported when it is opened.
             if os.path.exists(path) and not os.path.isfile(path):
                 raise SettingError(f"{loaded.file}: cannot be read again: not a regular file")
+            if os.path.exists(path) and not os.path.getsize(path):
+                raise SettingError(
+                    f"{loaded.file}: the file is empty; if there are to be no settings, write a"
+                    " comment into it"
+                )
         new = type(self).load(loaded.options, loaded.environment, loaded.file, self.directory)
         changed: dict[str, Any] = {
             one.field: getattr(self, one.field)

@@ -299,6 +299,7 @@ class TwistdService(MultiService):
             reactor, file, daemon.reopen_logs, reload=daemon.reload
         )
         self._maintenance.setServiceParent(self)
+        self._termination = termination
 
     def privilegedStartService(self) -> None:
         """Open the ports; write the reason on the terminal if that fails.
@@ -306,7 +307,8 @@ class TwistdService(MultiService):
         :raises StartupError: as `DrainingService` does.
         """
         # Before the daemon starts, which may take some time.
-        self._maintenance.handle_hangup()
+        self._termination.handle_now()
+        self._maintenance.handle_now()
         with _written_on_terminal():
             super().privilegedStartService()
 

@@ -60,6 +60,13 @@ class SignalService(Service):
         """Handle a signal, in a turn of the reactor."""
         raise NotImplementedError
 
+    def handle_now(self) -> None:
+        """Handle the signals from now on, in the first turn of the reactor.
+
+        Without a handler, a signal would end the daemon that starts, in the middle of its start.
+        """
+        self._install()
+
     def _install(self) -> None:
         for number in self.numbers:
             self._handle(number)
@@ -148,8 +155,8 @@ class MaintenanceSignals(SignalService):
         self._others = others
         self._twistds: LogFile | None = None
 
-    def handle_hangup(self) -> None:
-        """Handle SIGHUP from now on: without a handler, it would end the daemon that starts."""
+    def handle_now(self) -> None:
+        """Handle SIGHUP from now on. The handler of SIGUSR1 depends on the log of ``twistd``."""
         if self._reload is not None:
             self._handle(signal.SIGHUP)
 

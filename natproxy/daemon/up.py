@@ -81,27 +81,32 @@ def run(
     if reactor is None:
         from twisted.internet import reactor
     _log_to_stderr()
+    daemons: list[DrainingService] = []
+
+    def abort() -> None:
+        for daemon in daemons:
+            daemon.abort()
+
+    termination = TerminationSignals(reactor, abort, hangup=True)
     with startup_errors(PROGRAM):
         server_config = _server_config(files, fileserver_listen, config)
         proxy_config = _proxy_config(listen, config, observation or {})
         served = fileserver.open_directory(server_config)
+        termination.handle_now()
         try:
             server, proxy = _start(reactor, server_config, served, proxy_config)
         except BaseException:
             served.remove_created()
             raise
 
+    daemons += proxy, server
+
     async def stop() -> None:
         # The proxy's commands in flight need the file server until they have finished.
         await proxy.stopService()
         await server.stopService()
 
-    def abort() -> None:
-        proxy.abort()
-        server.abort()
-
     reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(stop()))
-    termination = TerminationSignals(reactor, abort, hangup=True)
     termination.startService()
     proxy.end = termination.stop
     _reload_together(reactor, server, proxy)

@@ -137,6 +137,13 @@ class DaemonMetrics(Service, ABC):
             ),
             labelled(
                 Kind.COUNTER,
+                f"{prefix}_clients_disconnected",
+                "Clients disconnected by a time-out, or because they read too slowly",
+                "reason",
+                {reason.value: count for reason, count in factory.disconnected.items()},
+            ),
+            labelled(
+                Kind.COUNTER,
                 f"{prefix}_auth",
                 "Commands AUTH so far, by their result",
                 "result",

@@ -30,6 +30,9 @@ DELAY = 1.0
 TRIES = 3
 """Errors on one connection, which is closed with the last of them."""
 
+TOKENS_PER_UNIT = 2
+"""Tokens to compare with that count as one unit of work: see `natproxy.server.rotation`."""
+
 UNENCRYPTED = "tokens are accepted only with TLS, or from the daemon's own host"
 
 
@@ -133,6 +136,11 @@ class Authenticator:
         :param plain: whether tokens are accepted from other hosts without TLS.
         """
         self._tokens, self._plain = tokens, plain
+
+    @property
+    def units(self) -> int:
+        """Units of work of comparing a token with all those that are accepted."""
+        return len(self._tokens) // TOKENS_PER_UNIT
 
     def revoke(self, client: Client) -> None:
         """Take a client's identity away if its token is no longer accepted, or has expired."""

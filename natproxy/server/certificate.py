@@ -19,11 +19,21 @@ def identity_of(transport: object) -> str | None:
     `identity_in`.
 
     :param transport: of the client's connection, after its handshake.
-    :return: ``None`` without TLS, without a certificate, and for one without an identity.
+    :return: ``None`` without TLS, without a certificate, and for one without an identity, or that
+        cryptography cannot parse.
     """
     peer_certificate = getattr(transport, "getPeerCertificate", None)
     shown = None if peer_certificate is None else peer_certificate()
-    return None if shown is None else identity_in(shown.to_cryptography())
+    if shown is None:
+        return None
+    from cryptography.x509 import InvalidVersion
+
+    try:
+        certificate = shown.to_cryptography()
+    except (ValueError, InvalidVersion):
+        # OpenSSL is less strict.
+        return None
+    return identity_in(certificate)
 
 
 def identity_in(certificate: Certificate) -> str | None:

@@ -277,6 +277,7 @@ class CommandReceiver(IdentifiedReceiver):
                 if AUTH in command.verb:
                     # No subclass and no gate receives it, and nothing keeps its token.
                     self.command = command.shown
+                    self._units -= factory.authenticator.units
                     factory.authenticator.begin(self, command)
                 elif (not gates and self._delayed_at == NEVER) or self._admit(command, gates):
                     self.command = command

@@ -11,12 +11,23 @@ their own until they are due or cancelled.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 CALLBACKS = 256
 """Callbacks in one turn of the reactor: thousands of clients may have connected at once."""
+
+
+class Expiry(Enum):
+    """Why a client was disconnected; the values are those of the label of the metric."""
+
+    FIRST_COMMAND = "first-command"
+    LINE = "line"
+    IDLE = "idle"
+    BODY = "body"
+    MIN_RATE = "min-rate"
 
 
 class Deadlines:

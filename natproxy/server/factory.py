@@ -20,7 +20,7 @@ from natproxy.nat import Outcome, Subscribers
 from natproxy.protocol import printable
 from natproxy.server.admission import TOO_FAST, Admission, Arrivals
 from natproxy.server.authentication import Authenticator
-from natproxy.server.deadlines import Deadlines
+from natproxy.server.deadlines import Deadlines, Expiry
 from natproxy.server.delays import Delays
 from natproxy.server.events import Finished
 from natproxy.server.minimum_rate import MinimumRate
@@ -84,6 +84,7 @@ class CommandFactory(ServerFactory):
     :ivar subscribers: the callbacks of `subscribe`.
     :ivar refused_headers: connections refused for their PROXY header so far.
     :ivar failed_handshakes: connections whose TLS handshake has failed so far.
+    :ivar disconnected: clients that were disconnected so far, by the reason.
     """
 
     _log = Logger()
@@ -126,6 +127,7 @@ class CommandFactory(ServerFactory):
         self.subscribers: Subscribers[Finished] = Subscribers((Finished,))
         self.refused_headers = 0
         self.failed_handshakes = 0
+        self.disconnected = dict.fromkeys(Expiry, 0)
         self._stand_in_ports = count(FIRST_STAND_IN_PORT)
         self._emptied: list[Deferred[None]] = []
         self._refusals = RefusalLog(clock.seconds)

@@ -16,6 +16,7 @@ from natproxy.nat import Outcome
 from natproxy.protocol import LINE_TOO_LONG, Command, error_line
 from natproxy.relay import Outbound, Transport
 from natproxy.server.admission import Refusal
+from natproxy.server.deadlines import Expiry
 from natproxy.server.lines import SlicedLineReceiver
 from natproxy.server.minimum_rate import Reading
 from natproxy.server.state import ENDING, TRANSITIONS, Event, Input, State
@@ -166,11 +167,13 @@ class ClosingReceiver(SlicedLineReceiver):
     def idle_expired(self) -> None:
         """Close an idle connection; abort one whose client does not read or that does not end."""
         if self.outbound.paused or self.state in ENDING:
+            if self.state not in ENDING:
+                self.factory.disconnected[Expiry.IDLE] += 1
             self.abort(Outcome.TIMEOUT)
         elif self.state is State.IDLE or (
             self.state is State.WAITING and self._expired_after == self.started_at
         ):
-            self._close_expired()
+            self._close_expired(Expiry.IDLE)
         else:
             # What waits in the rotation may be a command; if there is none by the next time, the
             # client sends blank lines only.
@@ -180,7 +183,7 @@ class ClosingReceiver(SlicedLineReceiver):
     def first_command_expired(self) -> None:
         """Close the connection if it has not sent a complete command yet."""
         if self.started_at == NEVER and not self.queued and self.state not in ENDING:
-            self._close_expired()
+            self._close_expired(Expiry.FIRST_COMMAND)
 
     def line_expired(self) -> None:
         """Close the connection if its client has not sent the end of a line yet."""
@@ -188,7 +191,7 @@ class ClosingReceiver(SlicedLineReceiver):
         if ended:
             return
         if self.state is State.IDLE and not self.paused:
-            self._close_expired()
+            self._close_expired(Expiry.LINE)
         else:
             # The daemon does not read, or another command has to end first.
             self.line_begun()
@@ -196,11 +199,13 @@ class ClosingReceiver(SlicedLineReceiver):
     def body_took_too_long(self) -> None:
         """Abort the connection if the body is still being sent."""
         if self.command is not None and self._body_of == self.started_at:
+            self.factory.disconnected[Expiry.BODY] += 1
             self.factory.log_long_body(self.log, self.client_address)
             self.abort(Outcome.TIMEOUT)
 
     def reads_too_slowly(self) -> None:
         """Abort the connection: its client has taken fewer bytes than the minimum rate."""
+        self.factory.disconnected[Expiry.MIN_RATE] += 1
         self.factory.log_slow_reader(self.log, self.client_address)
         self.abort(Outcome.TIMEOUT)
 
@@ -239,8 +244,9 @@ class ClosingReceiver(SlicedLineReceiver):
             self.state = TRANSITIONS[self.state][Event.CLOSE]
         self.outbound.close()
 
-    def _close_expired(self) -> None:
+    def _close_expired(self, expiry: Expiry) -> None:
         """Close the connection, whose client has sent no command in time."""
+        self.factory.disconnected[expiry] += 1
         self._close(linger=False)
         self._start_linger_timer()
 

@@ -6,8 +6,9 @@ Contexts allow TLS 1.2 and newer, and no renegotiation.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -15,9 +16,15 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
+from service_identity import CertificateError as NoIdentity
 from service_identity import VerificationError
-from service_identity.cryptography import extract_patterns
-from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
+from service_identity.hazmat import (
+    DNS_ID,
+    DNSPattern,
+    IPAddress_ID,
+    IPAddressPattern,
+    verify_service_identity,
+)
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IOpenSSLServerConnectionCreator,
@@ -33,6 +40,7 @@ from natproxy.tls.files import (
 )
 from natproxy.tls.options import TLSOptions
 from natproxy.tls.reasons import (
+    MALFORMED,
     client_refusal,
     misnamed,
     refusal,
@@ -175,11 +183,34 @@ class ClientTLS:
             raise Refused(untrusted(code, f"error {code}"))
         if depth == 0:
             try:
-                patterns = extract_patterns(shown.to_cryptography())
+                patterns = _patterns_of(shown.to_cryptography())
+            except (ValueError, x509.DuplicateExtension, x509.InvalidVersion) as error:
+                raise Refused(MALFORMED) from error
+            try:
                 verify_service_identity(patterns, [self._identity], [])
-            except (VerificationError, ValueError) as error:
+            except (VerificationError, NoIdentity) as error:
                 raise Refused(misnamed(self._host)) from error
         return True
+
+
+def _patterns_of(certificate: x509.Certificate) -> list[DNSPattern | IPAddressPattern]:
+    """Return the host names and addresses that a certificate is for.
+
+    Malformed ones are ignored, as the blocking client's OpenSSL does: a host may match another one.
+
+    :raises ValueError: if the alternative names cannot be parsed.
+    """
+    patterns: list[DNSPattern | IPAddressPattern] = []
+    for extension in certificate.extensions:
+        names = extension.value
+        if isinstance(names, x509.SubjectAlternativeName):
+            for address in names.get_values_for_type(x509.IPAddress):
+                if isinstance(address, (IPv4Address, IPv6Address)):
+                    patterns.append(IPAddressPattern(address))
+            for name in names.get_values_for_type(x509.DNSName):
+                with suppress(NoIdentity):
+                    patterns.append(DNSPattern.from_bytes(name.encode()))
+    return patterns
 
 
 class ServerFiles(NamedTuple):

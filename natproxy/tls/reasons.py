@@ -12,6 +12,11 @@ _REQUIRED = "it requires a client certificate"
 _PERHAPS_REQUIRED = "it requires a client certificate, or has no cipher in common"
 _UNTRUSTED = "its certificate is not signed by a trusted authority"
 _SELF_SIGNED = "its certificate is self-signed, and not trusted"
+_NO_AUTHORITY = "its certificate is signed by one that is not an authority's"
+_MALFORMED_TIME = "its certificate has a malformed time"
+_OTHER_NAMES = "its authority may not sign certificates for its names"
+
+MALFORMED = "its certificate has malformed names"
 
 _ADVICE = {
     _REQUIRED: "options cert and key",
@@ -73,17 +78,29 @@ _NOT_FOR_CLIENTS = 26
 
 _CERTIFICATE = {
     2: _UNTRUSTED,
+    7: "the signature of its certificate is wrong: another authority has the same name",
     9: "its certificate is not valid yet",
     10: "its certificate has expired",
+    13: _MALFORMED_TIME,
+    14: _MALFORMED_TIME,
     18: _SELF_SIGNED,
     19: _UNTRUSTED,
     20: _UNTRUSTED,
     21: _UNTRUSTED,
     23: "its certificate has been revoked",
+    24: _NO_AUTHORITY,
+    25: "there are more authorities between its certificate and the root than are allowed",
     26: "its certificate is not one for a server",
+    34: "its certificate has an unknown critical extension",
+    47: _OTHER_NAMES,
+    48: _OTHER_NAMES,
     66: "the key of its certificate is too short",
+    79: _NO_AUTHORITY,
 }
-"""By the codes of OpenSSL's verification, ``X509_V_ERR_…``."""
+"""By the codes of OpenSSL's verification, ``X509_V_ERR_…``.
+
+OpenSSL's own text is available for blocking connections only.
+"""
 
 _ALERT = re.compile(r".*\balert (?:number )?(.+)")
 

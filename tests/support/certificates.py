@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,8 +68,17 @@ class Authority:
 
         :param file: the name of the files, without a suffix; by default the first host's.
         """
-        certificate, key = self.certificate(*map(_host, hosts), common=hosts[0], left=left)
-        base = self._directory / (file or hosts[0].replace("@", "-at-"))
+        made = self.certificate(*map(_host, hosts), common=hosts[0], left=left)
+        return self._write(file or hosts[0].replace("@", "-at-"), *made)
+
+    def issue_names(
+        self, names: Sequence[x509.GeneralName], *extensions: x509.ExtensionType
+    ) -> Files:
+        """Return the files of a certificate with alternative names of any kind."""
+        return self._write("names", *self.certificate(*names, common="x", extensions=extensions))
+
+    def _write(self, file: str, certificate: x509.Certificate, key: Any) -> Files:
+        base = self._directory / file
         files = Files(f"{base}.cert.pem", f"{base}.key.pem")
         Path(files.cert).write_bytes(_pem(certificate))
         Path(files.key).write_bytes(key_pem(key))

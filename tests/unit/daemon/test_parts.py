@@ -133,7 +133,7 @@ class EffectTests(OptionsCase):
         super().setUp()
         self.journal = Journal(self)
         self.file = os.path.abspath(self.mktemp())
-        self.write("")
+        self.write("# none\n")
         add_token(TOKENS, new_token("alice")[1])
         self.addCleanup(os.unlink, TOKENS)
 
@@ -165,7 +165,7 @@ class EffectTests(OptionsCase):
         # A field that is missing here needs an effect, or is not reloadable.
         self.assertEqual(set(effects), reloadable)
         for name, (value, effect_of, expected) in effects.items():
-            self.write("")
+            self.write("# none\n")
             service = self.service(config)
             self.assertNotEqual(effect_of(service), expected, name)
             self.write(f"[{config.table}]\n{key_of(name)} = {to_toml(value)}\n")
@@ -175,7 +175,7 @@ class EffectTests(OptionsCase):
                 [one.setting for one in result.changed], [f"{config.table}.{key_of(name)}"]
             )
             self.assertEqual(effect_of(service), expected, name)
-            self.write("")
+            self.write("# none\n")
             self.assertEqual(len(self.reload(service).changed), 1)
             self.assertNotEqual(effect_of(service), expected, name)
 
@@ -212,7 +212,7 @@ class EffectTests(OptionsCase):
 
     def test_wrong_file_of_tokens_changes_nothing(self) -> None:
         for mode, reason in ((0o666, "other users can write the file"), (0o600, "line 1: ")):
-            self.write("")
+            self.write("# none\n")
             service = self.service(ProxyConfig)
             with open("wrong-tokens", "w") as file:
                 file.write("alice\n")

@@ -152,7 +152,7 @@ class ReloaderTests(ReloadCase):
 
     def test_key_that_is_removed_has_its_default_again(self) -> None:
         reloader = self.make(self.load())
-        self.write("")
+        self.write("# none\n")
         (changed,) = self.reload(reloader).changed
         self.assertEqual(changed, change("proxy.timeout", 1.0, 60.0, "default"))
 
@@ -210,6 +210,17 @@ class ReloaderTests(ReloadCase):
         expected = (f"{self.file}: cannot be read again: not a regular file",)
         self.assertEqual(self.reload(reloader).errors, expected)
 
+    def test_empty_file_is_not_taken_for_one_without_settings(self) -> None:
+        self.write("[proxy]\ntimeout = 2\n")
+        reloader = self.make(self.load())
+        self.write("")
+        (error,) = self.reload(reloader).errors
+        self.assertTrue(error.startswith(f"{self.file}: the file is empty"), error)
+        self.assertEqual(self.settings.config.timeout, 2.0)
+        self.write("# none\n")
+        self.assertEqual(self.reload(reloader).errors, ())
+        self.assertEqual(self.settings.config.timeout, 60.0)
+
     def test_file_is_found_from_another_working_directory(self) -> None:
         before = os.getcwd()
         self.addCleanup(os.chdir, before)
@@ -246,7 +257,7 @@ class ReloaderTests(ReloadCase):
         self.assertEqual(self.reload(reloader), Result())
 
     def test_tables_are_compared_and_reported_as_json_has_them(self) -> None:
-        self.write("")
+        self.write("# none\n")
         config = VisitedConfig.load({}, {}, self.file)
         reloader = self.make(config)
         self.write("[[proxy.visits]]\naction = 'come'\n")

@@ -380,6 +380,16 @@ class SignalTests(ServiceCase):
         self.reactor.started()
         self.assertIsNot(signal.getsignal(signal.SIGTERM), before)
 
+    def test_signal_to_a_daemon_that_starts_stops_it_in_the_first_turn(self) -> None:
+        self.signals.handle_now()
+        signal.raise_signal(signal.SIGTERM)
+        self.signals.startService()
+        self.reactor.started()
+        self.assertFalse(self.reactor.hasStopped)
+        self.reactor.advance(0)
+        self.assertTrue(self.reactor.hasStopped)
+        self.assertEqual(self.aborted, 0)
+
     def test_signal_waits_for_a_turn_of_the_reactor(self) -> None:
         self.signals.startService()
         self.reactor.started()
@@ -437,7 +447,7 @@ class MaintenanceTests(ServiceCase):
     def test_hangup_of_a_daemon_that_starts_reloads_the_settings_later(self) -> None:
         causes: list[str] = []
         signals = MaintenanceSignals(self.reactor, None, reload=causes.append)
-        signals.handle_hangup()
+        signals.handle_now()
         signal.raise_signal(signal.SIGHUP)
         self.assertEqual(causes, [])
         self.start(signals)
@@ -447,7 +457,7 @@ class MaintenanceTests(ServiceCase):
     def test_hangup_that_is_ignored_stays_ignored(self) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signals = MaintenanceSignals(self.reactor, None, reload=self.fail)
-        signals.handle_hangup()
+        signals.handle_now()
         self.start(signals)
         self.assertIs(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
 
@@ -498,6 +508,8 @@ class TwistdServiceTests(ServiceCase):
         self.patch(sys, "__stderr__", self.terminal)
         self.journal = Journal(self)
         self.daemon = TwistdService(self.service, self.reactor)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
 
     def test_daemon_logs_where_twistd_was_told_to(self) -> None:
         log = LogChoice(structured=True)
@@ -513,6 +525,19 @@ class TwistdServiceTests(ServiceCase):
         for function, args, kwargs in self.reactor.triggers["after"]["shutdown"]:
             function(*args, **kwargs)
         self.assertGreater(os.path.getsize(path), 0)
+
+    def test_signals_are_handled_before_the_ports_are_open(self) -> None:
+        def listen(factory: object) -> Deferred[IListeningPort]:
+            signal.raise_signal(signal.SIGTERM)
+            return started(factory)
+
+        started = self.first.listen
+        self.patch(self.first, "listen", listen)
+        self.daemon.privilegedStartService()
+        self.daemon.startService()
+        self.assertFalse(self.reactor.hasStopped)
+        self.reactor.advance(0)
+        self.assertTrue(self.reactor.hasStopped)
 
     def test_starts_the_daemon_and_listens_to_signals(self) -> None:
         self.daemon.privilegedStartService()

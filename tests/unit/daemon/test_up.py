@@ -21,6 +21,7 @@ from natproxy.daemon.reload import Reloader
 from natproxy.daemon.service import StartupError
 from tests.support.certificates import Authority
 from tests.support.daemons import DaemonReactor
+from tests.support.doubles import Journal
 
 
 class UpCase(SynchronousTestCase):
@@ -33,7 +34,7 @@ class UpCase(SynchronousTestCase):
         self.reactor = DaemonReactor()
         self.patch(service, "raise_limit", lambda: None)
         self.patch(up, "_log_to_stderr", lambda: None)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
         self.addCleanup(os.chdir, os.getcwd())
         directory = self.mktemp()
@@ -65,6 +66,18 @@ class ListeningTests(UpCase):
         self.output()
         listening = [(port, interface) for port, _, _, interface in self.reactor.tcpServers]
         self.assertEqual(listening, [(9001, "127.0.0.1"), (9000, "127.0.0.1")])
+
+    def test_signal_during_the_start_stops_both_in_order(self) -> None:
+        def start(*arguments: Any) -> Any:
+            signal.raise_signal(signal.SIGTERM)
+            return started(*arguments)
+
+        started = up._start
+        self.patch(up, "_start", start)
+        journal = Journal(self)
+        self.output()
+        self.reactor.advance(0)
+        journal.line_with("SIGTERM: stopping")
 
     def test_proxy_listens_on_the_endpoints_of_its_option(self) -> None:
         self.output(None, "tcp:9020", "tcp:9021")

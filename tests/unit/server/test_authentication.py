@@ -75,6 +75,14 @@ class AuthenticationTests(FileServerCase):
         other.dataReceived(b"STAT b\n" + auth(BOB))
         self.assertEqual(wire.taken(), b"ERR 404 file not found\nOK identity=bob\n")
 
+    def test_many_tokens_are_work_of_a_turn(self) -> None:
+        self.accept(*[ALICES] * 1000)
+        replies = self.send(auth(ALICE) * 4)
+        self.assertEqual(replies, b"OK identity=alice\n")
+        self.assertIs(self.protocol.state, State.WAITING)
+        self.clock.pump([0] * 4)
+        self.assertEqual(self.wire.taken(), b"OK identity=alice\n" * 3)
+
     def test_third_error_closes_the_connection_without_a_further_command(self) -> None:
         for _ in range(2):
             self.send(auth("wrong"))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from OpenSSL import crypto
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.server.certificate import LONGEST_IDENTITY, identity_in, identity_of
@@ -57,6 +60,16 @@ class IdentityTests(SynchronousTestCase):
 
 
 class TransportTests(SynchronousTestCase):
+    def test_certificate_that_only_openssl_accepts_is_no_identity(self) -> None:
+        path = Path(self.mktemp())
+        path.mkdir(parents=True)
+        certificate, _ = Authority(path).certificate(common="ann")
+        der = certificate.public_bytes(serialization.Encoding.DER)
+        for version in (1, 4, 255):
+            odd = der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01%c" % version, 1)
+            shown = crypto.load_certificate(crypto.FILETYPE_ASN1, odd)
+            self.assertIsNone(identity_of(mock.Mock(getPeerCertificate=lambda shown=shown: shown)))
+
     def test_without_tls_or_without_a_certificate_there_is_no_identity(self) -> None:
         class Anonymous:
             def getPeerCertificate(self) -> None:

@@ -7,6 +7,7 @@ import datetime
 import os
 from pathlib import Path
 
+from cryptography import x509
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -88,6 +89,33 @@ class VerificationTests(OpenSSLCase):
         expired = self.authority.issue("server.example", left=-day, file="expired")
         reason = self.refused(self.client(), self.server(expired))
         self.assertEqual(reason, "its certificate has expired")
+
+    def test_names_that_are_malformed_or_of_other_kinds_are_ignored(self) -> None:
+        service = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.7")
+        for odd in (
+            *map(
+                x509.DNSName, ("a*b.example", "*.*.com", "*", "", " ", "a..b", "server.example\0")
+            ),
+            x509.OtherName(service, b"\x16\x07garbage"),
+            x509.OtherName(service, b"\x04\x01a"),
+            x509.UniformResourceIdentifier("no url"),
+            x509.RFC822Name("nobody"),
+        ):
+            for names in ([odd, x509.DNSName("server.example")], [odd]):
+                server = self.server(self.authority.issue_names(names))
+                if len(names) > 1:
+                    self.connect(self.client(), server)
+                else:
+                    reason = self.refused(self.client(), server)
+                    self.assertEqual(reason, "its certificate is not for the name server.example")
+
+    def test_names_that_cannot_be_read(self) -> None:
+        # A DNS name that is not ASCII.
+        names = x509.UnrecognizedExtension(
+            x509.SubjectAlternativeName.oid, b"\x30\x04\x82\x02\xff\xfe"
+        )
+        server = self.server(self.authority.issue_names([], names))
+        self.assertEqual(self.refused(self.client(), server), "its certificate has malformed names")
 
     def test_insecure_accepts_every_certificate(self) -> None:
         self.connect(self.client("any.example", ca=None, insecure=True), self.server())
