@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 import pytest_twisted
-from natproxy.access.tokens import format_entry, new_token
+from natproxy.tokens.entries import format_entry, new_token
 from twisted.internet import reactor
 from twisted.internet.interfaces import IAddress
 from twisted.internet.threads import deferToThread

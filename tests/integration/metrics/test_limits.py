@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 import pytest_twisted
-from natproxy.access.tokens import Tokens, new_token
+from natproxy.tokens.entries import Tokens, new_token
 from twisted.internet import reactor
 
 from natproxy.access import NO_LIMITS, ScopeLimits
