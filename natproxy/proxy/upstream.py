@@ -369,6 +369,7 @@ class UpstreamProtocol(Protocol):
         self._resources.replies.cancel(expired)
         if self._sending is not None:
             self._sending.stop()
+            self._sending = None
         # A reset, not a close: the port is free at once instead of after 60 s in
         # TIME_WAIT, and a proxy that translates every command needs them all.
         self.transport.abortConnection()

@@ -232,9 +232,8 @@ class CommandFactory(ServerFactory):
 
     def log_long_body(self, log: Logger, client: Address) -> None:
         """Log that the body of a reply took too long; see `HostRefusalLog`."""
-        seconds = self.bodies.seconds
-        text = "{client} disconnected: the body of a reply took longer than {seconds:g} seconds"
-        self._long_bodies.warn(log, client, text, seconds=seconds)
+        text = "{client} disconnected: a body took longer than --body-timeout allows"
+        self._long_bodies.warn(log, client, text)
 
     def accept_tokens(self, tokens: Tokens, plain: bool) -> None:
         """Set which tokens are accepted from now on.

@@ -38,7 +38,8 @@ async def test_line_that_arrives_byte_by_byte(kind: str, tmp_path: Path) -> None
             assert await client.takes(7) == b"OK\nEND\n"
             factory.lines.change(0.3)
             await drip(client, b"DOWNLOAD " + b"a" * 300)
-            assert await client.end() is ConnectionDone
+            # A byte that it sends after the close causes a reset.
+            assert await client.end() in (ConnectionDone, ConnectionLost)
             assert client.count == 7
 
 

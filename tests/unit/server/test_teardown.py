@@ -111,7 +111,7 @@ class BodyTests(CommandsCase):
         self.assertEqual(self.protocol.cancelled, [Outcome.TIMEOUT])
         line = self.journal.line_with("disconnected")
         self.assertIn("127.0.0.1:43210", line)
-        self.assertIn("the body of a reply took longer than 50 seconds", line)
+        self.assertIn("a body took longer than --body-timeout allows", line)
 
     def test_body_that_has_ended(self) -> None:
         self.begin()
