@@ -11,7 +11,6 @@ from random import Random
 
 import pytest
 import pytest_twisted
-from natproxy.tokens.entries import format_entry, new_token
 from twisted.internet import reactor
 from twisted.internet.interfaces import IAddress
 from twisted.internet.threads import deferToThread
@@ -20,6 +19,7 @@ from natproxy.daemon.fileserver import make_file_server
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.parts import prepare_rules
 from natproxy.daemon.rule_report import report_decision
+from natproxy.tokens.entries import format_entry, new_token
 from tests.support.loopback import HOST
 
 RULE_SETS = 40

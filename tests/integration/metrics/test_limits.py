@@ -10,7 +10,6 @@ from unittest import mock
 
 import pytest
 import pytest_twisted
-from natproxy.tokens.entries import Tokens, new_token
 from twisted.internet import reactor
 
 from natproxy.access import NO_LIMITS, ScopeLimits
@@ -25,6 +24,7 @@ from natproxy.server import minimum_rate
 from natproxy.server.deadlines import Expiry
 from natproxy.server.factory import CommandFactory
 from natproxy.server.gates import LimitGate
+from natproxy.tokens.entries import Tokens, new_token
 from tests.support.doubles import PlayedThread
 from tests.support.loopback import (
     HOST,
