@@ -267,7 +267,7 @@ class EventsResource(JSONResource):
         text = "" if watch.filter is None else str(watch.filter)
         for begin, end in windows(watch.since, watch.until or latest):
             found = 0
-            query = EventsQuery(text, begin, end, None, self._ring.first)
+            query = EventsQuery(text, begin, end, None, self._ring.first, self._ring.origin.boot)
             with contextlib.closing(history.events(query)) as pages:
                 for page in pages:
                     records: list[Any] = []
@@ -297,8 +297,8 @@ class EventsResource(JSONResource):
     def _round(self, watch: Watch, history: History, first: int) -> Body:
         """Stream what a journal has of the events before one."""
         text = "" if watch.filter is None else str(watch.filter)
-        query = EventsQuery(text, watch.since, watch.until, watch.cursor, first)
         boot, seen = self._ring.origin.boot, watch.cursor or 0
+        query = EventsQuery(text, watch.since, watch.until, watch.cursor, first, boot)
         known = boot
 
         def piece_of(record: Record) -> Piece:

@@ -28,6 +28,7 @@ from natproxy.daemon.parts import (
     prepare_tokens,
     prepare_trusted_proxies,
 )
+from natproxy.daemon.places import WorkerPlace
 from natproxy.daemon.reload import LiveSettings, Reloader
 from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
 from natproxy.fileserver import digests
@@ -123,12 +124,14 @@ def make_file_server(
     config: FileServerConfig,
     descriptors: int | None = None,
     served: ServedDirectory | None = None,
+    place: WorkerPlace | None = None,
 ) -> DrainingService:
     """Return the file server of a config, without a log and signal handlers.
 
     :param reactor: its clock is changed; see `use_monotonic_time`.
     :param descriptors: that it may use; by default, all that the process may have.
     :param served: the directory, if the caller has opened it; see `open_directory`.
+    :param place: of a worker; ``None`` for a daemon without workers.
     :raises SettingError: if an endpoint is malformed, or the directory cannot be served.
     """
     endpoints = listening_endpoints(reactor, config)
@@ -162,7 +165,9 @@ def make_file_server(
         # The log of the next start reports again that the directory was created.
         start_failed=served.remove_created,
     )
-    observation = FileServerObservation(reactor, server, config, "fileserver", observers)
+    observation = FileServerObservation(
+        reactor, server, config, "fileserver", observers, place=place
+    )
     server.companion = observation
     settings = LiveSettings(
         config,

@@ -14,6 +14,7 @@ import socket
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IListeningPort
@@ -48,6 +49,21 @@ def name_of(config: DaemonConfig, kind: str, ports: Sequence[IListeningPort]) ->
         return default_name(kind, address.port)
     path = address.name if isinstance(address, UNIXAddress) else None
     return default_name(kind, None, os.fsdecode(path) if path else None)
+
+
+class WorkerPlace(NamedTuple):
+    """Where a worker is among the processes of its daemon.
+
+    :ivar name: of the daemon.
+    :ivar number: of the worker, from 0.
+    :ivar workers: how many there are.
+    :ivar control: path of its control socket.
+    """
+
+    name: str
+    number: int
+    workers: int
+    control: str
 
 
 class PlaceError(Exception):

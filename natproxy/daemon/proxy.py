@@ -24,6 +24,7 @@ from natproxy.daemon.parts import (
     prepare_trusted_proxies,
     prepare_upstream,
 )
+from natproxy.daemon.places import WorkerPlace
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.proxy_observation import ProxyObservation
 from natproxy.daemon.reload import LiveSettings, Reloader
@@ -58,13 +59,18 @@ class Options(DaemonOptions):
 
 
 def make_proxy(
-    reactor: Any, config: ProxyConfig, descriptors: int | None = None, kind: str = "proxy"
+    reactor: Any,
+    config: ProxyConfig,
+    descriptors: int | None = None,
+    kind: str = "proxy",
+    place: WorkerPlace | None = None,
 ) -> DrainingService:
     """Return the proxy of a config, without a log and signal handlers.
 
     :param reactor: its clock is changed; see `use_monotonic_time`.
     :param descriptors: that it may use; by default, all that the process may have.
     :param kind: ``proxy`` or ``up``, for its default name.
+    :param place: of a worker; ``None`` for a daemon without workers.
     :raises SettingError: if an endpoint is malformed, or a file that is named cannot be used.
     """
     endpoints = listening_endpoints(reactor, config)
@@ -84,7 +90,7 @@ def make_proxy(
         details=f"the proxy in front of {config.upstream}",
         label=config.label("listen"),
     )
-    observation = ProxyObservation(reactor, proxy, factory, config, kind, observers)
+    observation = ProxyObservation(reactor, proxy, factory, config, kind, observers, place=place)
     proxy.companion = observation
     settings = LiveSettings(
         config,
