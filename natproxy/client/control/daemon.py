@@ -17,8 +17,8 @@ from natproxy.client.errors import (
     Unsupported,
 )
 from natproxy.protocol import printable
-from natproxy.records.record import Record, format_time, parse_time
-from natproxy.records.whois import Gap, WhoisQuery, WhoisReply
+from natproxy.records.record import Record, format_time
+from natproxy.records.whois import WhoisQuery, WhoisReply
 
 TIMEOUT = 10.0
 """Seconds that a daemon may be silent, where it does not search."""
@@ -152,13 +152,12 @@ class Daemon:
 
     def whois(self, query: WhoisQuery) -> WhoisReply:
         """Return who held a port, at a time or now."""
-        members = query_members(query)
-        target = _target("/v1/whois", members)
+        target = _target("/v1/whois", query.json())
         return self._reply(self._object(self._request("GET", target, timeout=SEARCH_TIMEOUT)))
 
     def whois_each(self, queries: Iterable[WhoisQuery]) -> Iterator[WhoisReply]:
         """Yield who held each of several ports, in their order; they are sent in one request."""
-        body = "".join(json.dumps(query_members(each)) + "\n" for each in queries)
+        body = "".join(json.dumps(each.json()) + "\n" for each in queries)
         with self._request("POST", "/v1/whois", body, SEARCH_TIMEOUT) as reply:
             for line in reply.lines():
                 yield self._reply(self._members(line))
@@ -270,49 +269,12 @@ class Daemon:
         if "error" in members:
             raise InvalidQuery(str(members["error"]))
         try:
-            return reply_of(members)
+            return WhoisReply.from_json(members)
         except (KeyError, ValueError, TypeError, AttributeError):
             raise self._not_understood() from None
 
     def _not_understood(self) -> NotUnderstood:
         return NotUnderstood(f"{printable(os.fsencode(self.path))}: the daemon sent malformed JSON")
-
-
-def query_members(query: WhoisQuery) -> dict[str, Any]:
-    """Return the members of a query, as the query of ``/v1/whois`` and as JSON."""
-    members = {
-        "port": query.port,
-        "nat": query.nat,
-        "upstream": query.upstream,
-        "since": _iso(query.since),
-        "until": _iso(query.until),
-    }
-    return {name: value for name, value in members.items() if value is not None}
-
-
-def reply_of(members: dict[str, Any]) -> WhoisReply:
-    """Return the reply of an object that `natproxy.records.whois.WhoisReply.json` returned.
-
-    :raises KeyError: if a member is missing.
-    :raises ValueError: if a time is malformed.
-    """
-    gap = members.get("gap")
-    last = members.get("last")
-    return WhoisReply(
-        members["result"],
-        tuple(Record.from_json(each) for each in members["translations"]),
-        None if gap is None else _gap_of(gap),
-        None if last is None else Record.from_json(last),
-    )
-
-
-def _gap_of(members: dict[str, Any]) -> Gap:
-    since, until = members["from"], members["to"]
-    return Gap(
-        None if since is None else parse_time(since),
-        None if until is None else parse_time(until),
-        str(members["cause"]),
-    )
 
 
 def _iso(microseconds: int | None) -> str | None:
