@@ -48,6 +48,7 @@ from natproxy.daemon.places import (
 )
 from natproxy.daemon.reload import Effect
 from natproxy.daemon.service import DrainingService, Phase, StartupError, open_ports
+from natproxy.daemon.workers.share import ALONE
 from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.records.places import NONE
 from natproxy.records.record import Origin, format_time, microseconds_of
@@ -74,6 +75,7 @@ class Observation(ABC):
     :param wall_clock: returns seconds since the epoch.
     :raises SettingError: if a setting is wrong.
     :ivar origin: the daemon's name, worker and boot; set by `open_ports`.
+    :ivar share: the part of the daemon that the process is.
     :ivar control: path of the control socket; ``None`` if there is none.
     :ivar endpoints: of the parts that it shows, in addition to the daemon's.
     :ivar access: the file of the access log; ``None`` if there is none.
@@ -101,6 +103,7 @@ class Observation(ABC):
         self.environ = os.environ if environ is None else environ
         self.wall_clock = wall_clock
         self.origin = Origin("", 0, "")
+        self.share = ALONE
         self.control: str | None = None
         self.metrics: DaemonMetrics | None = None
         self.access: AccessFile | None = None
@@ -135,7 +138,8 @@ class Observation(ABC):
     def open_ports(self) -> None:
         """Open the web endpoints; see `Companion`."""
         name = name_of(self.config, self._kind, self.daemon.ports)
-        self.origin = Origin(name, 0, secrets.token_hex(8))
+        share = self.share
+        self.origin = Origin(name, share.number, share.boot or secrets.token_hex(8))
         if self.config.control != NONE or self._web_endpoints:
             # Now: the user that the daemon is about to run as may not be able to read the program.
             import natproxy.metrics.resource
