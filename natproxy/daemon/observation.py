@@ -40,7 +40,6 @@ from natproxy.daemon.places import (
     InUse,
     PathLock,
     PlaceError,
-    WorkerPlace,
     default_path,
     explicit_control,
     identity_of,
@@ -49,6 +48,7 @@ from natproxy.daemon.places import (
 )
 from natproxy.daemon.reload import Effect
 from natproxy.daemon.service import DrainingService, Phase, StartupError, open_ports
+from natproxy.daemon.workers.share import ALONE
 from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.records.places import NONE
 from natproxy.records.record import Origin, format_time, microseconds_of
@@ -73,10 +73,9 @@ class Observation(ABC):
     :param observers: limits of its connections.
     :param environ: environment variables; by default, those of the process.
     :param wall_clock: returns seconds since the epoch.
-    :param place: of a worker; ``None`` for a daemon without workers. A worker has a control socket
-        whatever the settings are: the master, which has the web endpoints, reads from it.
     :raises SettingError: if a setting is wrong.
     :ivar origin: the daemon's name, worker and boot; set by `open_ports`.
+    :ivar share: the part of the daemon that the process is.
     :ivar control: path of the control socket; ``None`` if there is none.
     :ivar endpoints: of the parts that it shows, in addition to the daemon's.
     :ivar access: the file of the access log; ``None`` if there is none.
@@ -97,15 +96,14 @@ class Observation(ABC):
         observers: Observers,
         environ: Mapping[str, str] | None = None,
         wall_clock: Callable[[], float] = time.time,
-        place: WorkerPlace | None = None,
     ) -> None:
-        self.place = place
         self.reactor = reactor
         self.daemon = daemon
         self.config = config
         self.environ = os.environ if environ is None else environ
         self.wall_clock = wall_clock
         self.origin = Origin("", 0, "")
+        self.share = ALONE
         self.control: str | None = None
         self.metrics: DaemonMetrics | None = None
         self.access: AccessFile | None = None
@@ -113,8 +111,8 @@ class Observation(ABC):
         path = config.access_log
         self._access_path = path if path in (None, STANDARD_OUTPUT) else os.path.abspath(path)
         self._kind = kind
-        self._explicit = explicit_control(config) if place is None else place.control
-        self._web_endpoints = [] if place else listening_endpoints(reactor, config, "web")
+        self._explicit = explicit_control(config)
+        self._web_endpoints = listening_endpoints(reactor, config, "web")
         self.endpoints = list(self._web_endpoints)
         self._controllers = ObserverFactory(reactor, observers.control, "control socket")
         self._visitors = ObserverFactory(reactor, observers.web, "web endpoint")
@@ -139,12 +137,10 @@ class Observation(ABC):
 
     def open_ports(self) -> None:
         """Open the web endpoints; see `Companion`."""
-        place, boot = self.place, secrets.token_hex(8)
-        if place is None:
-            self.origin = Origin(name_of(self.config, self._kind, self.daemon.ports), 0, boot)
-        else:
-            self.origin = Origin(place.name, place.number, boot)
-        if self.shown:
+        name = name_of(self.config, self._kind, self.daemon.ports)
+        share = self.share
+        self.origin = Origin(name, share.number, share.boot or secrets.token_hex(8))
+        if self.config.control != NONE or self._web_endpoints:
             # Now: the user that the daemon is about to run as may not be able to read the program.
             import natproxy.metrics.resource
             import natproxy.web.site  # noqa: F401
@@ -153,21 +149,12 @@ class Observation(ABC):
             self.metrics.certificate_expiry = self._certificate_expiry
         self._web_ports = open_ports(self._web_endpoints, self._visitors, self.config.label("web"))
 
-    @property
-    def shown(self) -> bool:
-        """Whether there is a place that shows the daemon: a control socket, or a web endpoint."""
-        return self._has_control or bool(self._web_endpoints)
-
-    @property
-    def _has_control(self) -> bool:
-        return self.place is not None or self.config.control != NONE
-
     def start(self) -> None:
         """Open the control socket and other files, and serve what is observed; see `Companion`.
 
         The control socket is the first: if another daemon has the name, nothing else is touched.
         """
-        if self._has_control:
+        if self.config.control != NONE:
             self._open_control()
         self._log_commands()
         self.open_files()

@@ -14,12 +14,11 @@ import socket
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IListeningPort
 
 from natproxy.daemon.config import DaemonConfig
+from natproxy.daemon.listening import Bound
 from natproxy.records.places import (
     LOCK_SUFFIX,
     LONGEST_PATH,
@@ -37,7 +36,7 @@ LONGEST_LOCK = 32
 """Bytes of a lock file at most: a process number, or what a crash of the system has left of it."""
 
 
-def name_of(config: DaemonConfig, kind: str, ports: Sequence[IListeningPort]) -> str:
+def name_of(config: DaemonConfig, kind: str, ports: Sequence[Bound]) -> str:
     """Return the name of a daemon that listens.
 
     :param kind: a key of `natproxy.records.places.PREFIXES`.
@@ -49,21 +48,6 @@ def name_of(config: DaemonConfig, kind: str, ports: Sequence[IListeningPort]) ->
         return default_name(kind, address.port)
     path = address.name if isinstance(address, UNIXAddress) else None
     return default_name(kind, None, os.fsdecode(path) if path else None)
-
-
-class WorkerPlace(NamedTuple):
-    """Where a worker is among the processes of its daemon.
-
-    :ivar name: of the daemon.
-    :ivar number: of the worker, from 0.
-    :ivar workers: how many there are.
-    :ivar control: path of its control socket.
-    """
-
-    name: str
-    number: int
-    workers: int
-    control: str
 
 
 class PlaceError(Exception):

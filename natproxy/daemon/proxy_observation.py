@@ -17,10 +17,10 @@ from natproxy.daemon.endpoints import listening_endpoints
 from natproxy.daemon.listening import address_text
 from natproxy.daemon.observation import Observation
 from natproxy.daemon.observers import ObserverFactory
-from natproxy.daemon.places import PlaceError, WorkerPlace, prepare_journal
+from natproxy.daemon.places import PlaceError, prepare_journal
 from natproxy.daemon.proxy_config import ALL_NAMES, ProxyConfig
 from natproxy.daemon.service import DrainingService, StartupError, open_ports
-from natproxy.journal.files import ALL, Share
+from natproxy.journal.files import Share
 from natproxy.metrics.proxy import ProxyMetrics, Recorders
 from natproxy.nat import Failed
 from natproxy.nat.ring import EventRing
@@ -52,14 +52,13 @@ class ProxyObservation(Observation):
         kind: str,
         observers: Observers,
         environ: Mapping[str, str] | None = None,
-        place: WorkerPlace | None = None,
     ) -> None:
-        super().__init__(reactor, daemon, config, kind, observers, environ, place=place)
+        super().__init__(reactor, daemon, config, kind, observers, environ)
         self.journal: JournalService | None = None
         self._proxy_config = config
         self._factory = factory
         self._ring: EventRing | None = None
-        self._ident_endpoints = [] if place else listening_endpoints(reactor, config, "ident")
+        self._ident_endpoints = listening_endpoints(reactor, config, "ident")
         self.endpoints += self._ident_endpoints
         self._ident = ObserverFactory(reactor, observers.ident, "ident service")
         self._ident.serve(IdentFactory(factory.table, reactor))
@@ -86,7 +85,7 @@ class ProxyObservation(Observation):
             # Now, as in `Observation.open_ports`.
             import natproxy.journal.history
             import natproxy.journal.service  # noqa: F401
-        if self.shown or config.journal != NONE:
+        if config.control != NONE or config.web or config.journal != NONE:
             self._ring = EventRing(
                 self._factory.table,
                 self.origin,
@@ -205,14 +204,13 @@ class ProxyObservation(Observation):
             settings = JournalSettings(
                 config.journal_keep, config.journal_max_size, config.journal_names != NONE
             )
-            place = self.place
             journal = JournalService(
                 self.reactor,
                 self._ring,
                 path,
                 settings,
                 wall_clock=self.wall_clock,
-                share=ALL if place is None else Share(place.number, place.workers),
+                share=Share(self.share.number, self.share.workers),
             )
             journal.startService()
         except (PlaceError, JournalError) as error:

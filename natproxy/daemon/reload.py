@@ -132,11 +132,12 @@ class LiveSettings(Generic[Config]):
     :raises SettingError: if a part finds one that is wrong.
     :ivar config: what is in effect: the last values of fields that are reloadable, and the first
         ones of the others.
+    :ivar load: returns the settings of a reload; it may be called in a thread.
     """
 
     def __init__(self, config: Config, parts: Sequence[Part[Config]]) -> None:
         self.config = config
-        self._start = config
+        self.load: Callable[[], Config] = config.load_again
         self._parts = parts
         for effect in _prepare(parts, config):
             effect()
@@ -148,7 +149,7 @@ class LiveSettings(Generic[Config]):
 
         :raises SettingError: if the sources or a part have errors.
         """
-        new = self._start.load_again()
+        new = self.load()
         differing = diff(self.config, new)
         # A part never sees the new value of a field that only a restart changes.
         kept: dict[str, Any] = {name: getattr(self.config, name) for name in differing.fixed}
@@ -168,6 +169,7 @@ class Reloader:
     :param in_thread: where files are read.
     :param settings: of each daemon.
     :ivar settings: likewise.
+    :ivar reports: whether results are logged.
     """
 
     _log = Logger()
@@ -176,6 +178,7 @@ class Reloader:
         self, clock: IReactorTime, in_thread: InThread, *settings: LiveSettings[Any]
     ) -> None:
         self.settings = settings
+        self.reports = True
         self._clock = clock
         self._in_thread = in_thread
         self._lock = DeferredLock()

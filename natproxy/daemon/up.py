@@ -16,25 +16,19 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.logger import (
-    FilteringLogObserver,
-    LogEvent,
-    LogLevel,
-    LogLevelFilterPredicate,
-    eventAsText,
-    globalLogBeginner,
-)
+from twisted.logger import globalLogBeginner
 
 from natproxy.daemon import fileserver
 from natproxy.daemon.descriptors import attainable
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.listening import address_text
-from natproxy.daemon.logfile import LogWriter, Stream, format_time
+from natproxy.daemon.log_options import brief_observer, brief_writer
+from natproxy.daemon.logfile import LogWriter
 from natproxy.daemon.observation import Observation
 from natproxy.daemon.proxy import make_proxy
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.reload import Reloader
-from natproxy.daemon.service import DrainingService, startup_errors
+from natproxy.daemon.service import DaemonService, startup_errors
 from natproxy.daemon.signals import MaintenanceSignals, TerminationSignals
 from natproxy.protocol import listable, printable
 from natproxy.records.places import NONE
@@ -113,7 +107,7 @@ def run(
     return 0
 
 
-def _reload_together(reactor: Any, server: DrainingService, proxy: DrainingService) -> None:
+def _reload_together(reactor: Any, server: DaemonService, proxy: DaemonService) -> None:
     """Make a reload of the proxy, which has the control socket, one of both daemons."""
     assert server.reloader is not None
     assert proxy.reloader is not None
@@ -157,7 +151,7 @@ def _start(
     server_config: FileServerConfig,
     served: fileserver.ServedDirectory,
     proxy_config: ProxyConfig,
-) -> tuple[DrainingService, DrainingService]:
+) -> tuple[DaemonService, DaemonService]:
     # One process, one limit of descriptors: each daemon may use half of them.
     descriptors = attainable() // 2
     server = fileserver.make_file_server(reactor, server_config, descriptors, served)
@@ -177,18 +171,11 @@ def _start(
     return server, proxy
 
 
-def _log_to_stderr() -> None:
-    levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
-    for namespace in ("natproxy.proxy", "natproxy.daemon.service", "natproxy.daemon.signals"):
-        levels.setLogLevelForNamespace(namespace, LogLevel.info)
-    writer = LogWriter(Stream(STANDARD_ERROR), formatted=_line)
-    globalLogBeginner.beginLoggingTo(
-        [FilteringLogObserver(writer, [levels])], redirectStandardIO=False
-    )
-
-
-def _line(event: LogEvent) -> str:
-    return eventAsText(event, includeSystem=False, formatTime=format_time) + "\n"
+def _log_to_stderr() -> LogWriter:
+    """Begin to log; return what writes the log."""
+    writer = brief_writer(STANDARD_ERROR)
+    globalLogBeginner.beginLoggingTo([brief_observer(writer)], redirectStandardIO=False)
+    return writer
 
 
 def _client_endpoint(address: object) -> str:
@@ -201,8 +188,8 @@ def _client_endpoint(address: object) -> str:
 
 def _welcome(
     served: fileserver.ServedDirectory,
-    server: DrainingService,
-    proxy: DrainingService,
+    server: DaemonService,
+    proxy: DaemonService,
     control: str | None,
 ) -> str:
     names = [name for name in served.directory.top_files().names if listable(name)]
@@ -241,7 +228,7 @@ def _program() -> str:
     return shlex.quote(sys.argv[0])
 
 
-def _pages(proxy: DrainingService) -> list[str]:
+def _pages(proxy: DaemonService) -> list[str]:
     """Return where a browser on this host finds the page: URLs, and paths of UNIX sockets."""
     companion = proxy.companion
     addresses = companion.web() if isinstance(companion, Observation) else []
@@ -262,7 +249,7 @@ def _control_option(configured: str | None, path: str) -> str:
     return "" if configured is None else f" --control {shlex.quote(path)}"
 
 
-def _server_option(proxy: DrainingService) -> str:
+def _server_option(proxy: DaemonService) -> str:
     for port in proxy.ports:
         address = port.getHost()
         if isinstance(address, (IPv4Address, IPv6Address)):

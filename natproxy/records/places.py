@@ -21,12 +21,12 @@ LOCK_SUFFIX = ".lock"
 LONGEST_PATH = 107
 """Bytes of the path of a UNIX socket at most (``sun_path``)."""
 
-NAME = re.compile(r"(?!.*\.w[0-9]+\Z)[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-"""Matches a name of a daemon. What ends with ``.w`` and a number is the socket of a worker."""
+NAME = re.compile(r"(?!.*\.w[0-9]+(\.[0-9]+)?\Z)[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+"""Matches a name of a daemon. What ends with ``.w0`` is the socket of a worker."""
 
 NAME_RULE = (
     "must be at most 64 letters of ASCII, digits, _, . and -, not begin with . or -, and not end"
-    " with .w and a number, as the sockets of workers do"
+    " with .w0 or the like, as the sockets of workers do"
 )
 
 SYSTEM_RUN = "/run/natproxy"
@@ -105,15 +105,6 @@ def socket_candidates(environ: Mapping[str, str], uid: int) -> list[str]:
 def socket_path(directory: str, name: str) -> str:
     """Return the path of the control socket of a name."""
     return os.path.join(directory, name + SOCKET_SUFFIX)
-
-
-def worker_socket(path: str, worker: int) -> str:
-    """Return the path of the control socket of a worker.
-
-    :param path: of the daemon's.
-    :param worker: number of the process.
-    """
-    return f"{path.removesuffix(SOCKET_SUFFIX)}.w{worker}{SOCKET_SUFFIX}"
 
 
 def sockets_in(directory: str, uid: int) -> Iterator[tuple[str, str]]:
