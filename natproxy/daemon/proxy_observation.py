@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 
 from natproxy.control.interfaces import History, Observed
@@ -31,7 +32,9 @@ from natproxy.server.access_log import AccessLog
 from natproxy.server.command_log import CommandLines
 
 if TYPE_CHECKING:
+    from natproxy.control.json_resource import Context
     from natproxy.journal.service import JournalService
+    from natproxy.web.merged_rates import WorkerRates
 
 
 class ProxyObservation(Observation):
@@ -55,6 +58,7 @@ class ProxyObservation(Observation):
     ) -> None:
         super().__init__(reactor, daemon, config, kind, observers, environ)
         self.journal: JournalService | None = None
+        self._rates: WorkerRates | None = None
         self._proxy_config = config
         self._factory = factory
         self._ring: EventRing | None = None
@@ -137,6 +141,8 @@ class ProxyObservation(Observation):
         """Write the journal to its end, then close the rest."""
         if self.journal is not None:
             await self.journal.stopService()
+        if self._rates is not None:
+            self._rates.stop()
         ports, self._ident_ports = self._ident_ports, []
         for port in ports:
             await maybeDeferred(port.stopListening)
@@ -155,7 +161,27 @@ class ProxyObservation(Observation):
         observed.history = self._history(table)
         if isinstance(self.metrics, ProxyMetrics):
             observed.reconcile = self.metrics.reconcile
+        if self.share.workers > 1 and self.journal is not None:
+            observed.flush = partial(self._flush, self.journal)
         return observed
+
+    def serve(self, context: Context) -> None:
+        """Serve the resources; a worker has the rates for its master's page as well."""
+        if self.share.workers == 1:
+            super().serve(context)
+            return
+        from natproxy.control.resources import resources_of
+        from natproxy.control.site import control_site
+        from natproxy.web.merged_rates import WorkerRates
+
+        self._rates = WorkerRates(context)
+        resources = [*resources_of(context, actions=True), self._rates]
+        self._controllers.serve(control_site(context, resources))
+
+    @staticmethod
+    def _flush(journal: JournalService) -> Deferred[int]:
+        """Write the journal; return until when it is complete."""
+        return journal.flush().addCallback(lambda _: journal.complete_to)
 
     def status(self) -> dict[str, Any]:
         """Return the members of ``/v1/status``."""

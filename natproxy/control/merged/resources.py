@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
 from natproxy.control.actions import DrainResource, ReloadResource
+from natproxy.control.interfaces import Lookups
 from natproxy.control.json_resource import JSON, JSON_LINES, Context, JSONResource
 from natproxy.control.merged.actions import MergedKill
 from natproxy.control.merged.errors import Missing
@@ -116,6 +117,10 @@ class MergedWhois(WhoisResource):
     def __init__(self, context: Context, past: MergedJournal | MergedRings) -> None:
         super().__init__(context)
         self._past = past
+
+    @property
+    def _history(self) -> Lookups:
+        return self._past
 
     def get(self, request: Request, values: dict[str, Any]) -> Any:
         """Return what one lookup finds."""

@@ -10,6 +10,7 @@ from twisted.internet import error as errors
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol as Receiver
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -233,15 +234,21 @@ class Fleet:
         return await self.ask(lambda worker: worker.lines(target))
 
 
-@implementer(IAgentEndpointFactory)
+@implementer(IAgentEndpointFactory, IStreamClientEndpoint)
 class _Endpoints:
     """Connects to one UNIX socket, whatever the URI is."""
 
     def __init__(self, reactor: Any, path: str) -> None:
         self._endpoint = UNIXClientEndpoint(reactor, path, timeout=cast(Any, TIMEOUT))
 
-    def endpointForURI(self, uri: object) -> UNIXClientEndpoint:
-        return self._endpoint
+    def endpointForURI(self, uri: object) -> _Endpoints:
+        return self
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        # Each request has a factory, which would be logged.
+        factory.noisy = False
+        connected: Deferred[Any] = self._endpoint.connect(factory)
+        return connected
 
 
 class _Bytes:

@@ -16,6 +16,7 @@ from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import raise_limit
 from natproxy.daemon.endpoints import listening_endpoints
 from natproxy.daemon.log_options import LogChoice
+from natproxy.daemon.merged_observation import merged_observation
 from natproxy.daemon.places import PlaceError, default_path, explicit_control, name_of
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.rules import worker_count
@@ -50,7 +51,9 @@ def of_processes(
             f"{config.label('ident')} {config.ident}: a proxy of several workers has no ident"
             f" service; set {config.label('workers')} to 1"
         )
-    return MasterService(reactor, daemon, config, kind, workers)
+    master = MasterService(reactor, daemon, config, kind, workers)
+    master.companion = merged_observation(reactor, master, config, kind, daemon, master.boot)
+    return master
 
 
 class MasterService(DaemonService):
@@ -225,8 +228,11 @@ class MasterService(DaemonService):
             self.companion.cancel_start()
 
     def _control_path(self) -> str | None:
-        """Return the path of the daemon's control socket; ``None`` if it has none."""
-        if self._config.control == NONE:
+        """Return the path from which those of the workers follow; ``None`` if they have none.
+
+        The master reads from them for its web endpoints, too.
+        """
+        if self._config.control == NONE and not self._config.web:
             return None
         path = explicit_control(self._config)
         if path is None:
