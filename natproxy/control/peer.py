@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 _CREDENTIALS = struct.Struct("3i")
 
-PEER = b"Natproxy-Peer"
+PEER = "Natproxy-Peer"
 """The header in which a master names the administrator on whose behalf it sends a request."""
 
 
@@ -30,9 +30,9 @@ class Peer(NamedTuple):
             return "an administrator"
         return f"uid {self.uid} (pid {self.pid})"
 
-    def header(self) -> bytes:
+    def header(self) -> str:
         """Return the value of the header `PEER`."""
-        return b"" if self.uid is None else b"%d:%d" % (self.uid, self.pid or 0)
+        return "" if self.uid is None else f"{self.uid}:{self.pid or 0}"
 
 
 def peer_of(transport: Any) -> Peer:

@@ -165,6 +165,10 @@ class ProxyObservation(Observation):
             observed.flush = partial(self._flush, self.journal)
         return observed
 
+    def _position(self, ring: EventRing) -> str:
+        """Return the place of the last event, after which a reader may continue."""
+        return f"{self.origin.worker}:{ring.next - 1}:{self.origin.boot}"
+
     def serve(self, context: Context) -> None:
         """Serve the resources; a worker has the rates for its master's page as well."""
         if self.share.workers == 1:
@@ -191,6 +195,7 @@ class ProxyObservation(Observation):
             "upstream": self._proxy_config.upstream,
             "table": len(self._factory.table),
             "ring": None if ring is None else {"first": ring.first, "next": ring.next},
+            "position": None if ring is None else self._position(ring),
             "journal": None if journal is None else journal.status().json(),
         }
 
@@ -209,7 +214,7 @@ class ProxyObservation(Observation):
             journal.directory,
             table,
             wall_clock=self.wall_clock,
-            share=journal.share,
+            share=self._journal_share(),
         )
 
     def _open_journal(self) -> None:
@@ -236,7 +241,7 @@ class ProxyObservation(Observation):
                 path,
                 settings,
                 wall_clock=self.wall_clock,
-                share=Share(self.share.number, self.share.workers),
+                share=self._journal_share(),
             )
             journal.startService()
         except (PlaceError, JournalError) as error:
@@ -251,6 +256,10 @@ class ProxyObservation(Observation):
         else:
             self.journal = journal
             self._log.info("journal: {path}", path=path)
+
+    def _journal_share(self) -> Share:
+        """Return which segments of the journal are those of this process."""
+        return Share(self.share.number, self.share.workers)
 
     def _note_off(self) -> None:
         """Record in the journal of an earlier run that the daemon runs without it."""

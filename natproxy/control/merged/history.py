@@ -82,7 +82,7 @@ class MergedJournal:
         return Deferred.fromCoroutine(self._whois(queries))
 
     async def _whois(self, queries: list[WhoisQuery]) -> list[WhoisReply]:
-        replies = await self._history.whois(queries)
+        replies: list[WhoisReply] = await self._history.whois(queries)
         records = [record for reply in replies for record in reply.translations]
         current = iter(await self._current(records))
         return [
@@ -112,9 +112,11 @@ class MergedJournal:
             serials.setdefault((record.worker, record.boot), []).append(record.serial or 0)
         found: dict[tuple[int, str, int | None], Record] = {}
 
+        silent = {one.worker for one in self.journal.missing}
+
         async def ask(worker: Worker) -> None:
             for (number, boot), some in serials.items():
-                if number != worker.number:
+                if number != worker.number or number in silent:
                     continue
                 listed = ", ".join(map(str, some))
                 target = target_of("/v1/table", filter=f"boot '{boot}' and serial in ({listed})")

@@ -98,9 +98,19 @@ class Tally(Service):
         self._totals.update(reports, present)
         self._counters.update(counters, present)
         return [
-            *self._totals.families(reports),
+            *map(self._described, self._totals.families(reports)),
             *self._worker_families(asked, reports),
         ]
+
+    def _described(self, family: Family) -> Family:
+        """Return a family; what describes the processes is one sample with the daemon's boot."""
+        if family.kind is not Kind.INFO or "boot" not in family.labels:
+            return family
+        place = family.labels.index("boot")
+        boot = str(self._own().get("boot"))
+        values, value = family.samples[0]
+        sample: Sample = ((*values[:place], boot, *values[place + 1 :]), value)
+        return family._replace(samples=[sample])
 
     def _worker_families(
         self, asked: Asked[dict[str, Any]], reports: Mapping[str, Report]
@@ -180,6 +190,8 @@ def merged_status(
     if any("table" in status for status in found):
         members["table"] = sum(status.get("table") or 0 for status in found)
         members["upstream"] = next((status.get("upstream") for status in found), None)
+        positions = [status["position"] for status in found if status.get("position")]
+        members["position"] = ",".join(positions) or None
         members["journal"] = merged_journal([status.get("journal") for status in found])
     access = [status["access_log"] for status in found if status.get("access_log")]
     members["access_log"] = _access_log(access)

@@ -135,7 +135,7 @@ class Worker:
         return data
 
     def _request(self, target: str, body: bytes | None, peer: Peer | None) -> Deferred[IResponse]:
-        headers = Headers({b"Host": [b"natproxy"]})
+        headers = Headers({"Host": ["natproxy"]})
         if peer is not None:
             headers.addRawHeader(PEER, peer.header())
         sent: Deferred[IResponse] = self._agent.request(
