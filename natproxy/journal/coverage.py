@@ -221,7 +221,8 @@ class Coverage:
             if row.cause != ERASED if causes is None else row.cause in causes:
                 since = BEGINNING if row.since is None else row.since
                 until = self._ends[segment.name] if row.until is None else row.until
-                spans.append(span(since, max(since, until), CAUSES.get(row.cause, row.cause)))
+                cause = f"{self._named(segment.worker)}{CAUSES.get(row.cause, row.cause)}"
+                spans.append(span(since, max(since, until), cause))
         return sorted(spans, key=lambda gap: gap[:2])
 
     def gap(self, first: int, last: int) -> Gap | None:

@@ -8,7 +8,6 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from twisted.internet import error as errors
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol as Receiver
@@ -151,12 +150,14 @@ class Worker:
 
         :raises NoReply: if it fails, or takes too long.
         """
+        late = NoReply(f"it has not replied within {seconds:g} s")
         deferred = Deferred.fromCoroutine(work)
-        deferred.addTimeout(seconds, self._reactor)
+        # Whatever a request that is cancelled fails with.
+        deferred.addTimeout(seconds, self._reactor, lambda _, __: Failure(late))
         try:
             return await deferred
-        except (DeferredTimeout, errors.TimeoutError):
-            raise NoReply(f"it has not replied within {seconds:g} s") from None
+        except errors.TimeoutError:
+            raise late from None
         except errors.ConnectionRefusedError:
             raise NoReply("no process listens on its control socket") from None
         except errors.ConnectError as error:
