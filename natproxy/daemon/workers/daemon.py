@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from natproxy.daemon.config import DaemonConfig
+from natproxy.daemon.merged_observation import merged_observation
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.rules import worker_count
 from natproxy.daemon.service import DaemonService, DrainingService
@@ -31,5 +32,6 @@ def of_processes(
             f" service; set {config.label('workers')} to 1"
         )
     master = MasterService(reactor, daemon, config, kind, workers)
+    master.companion = merged_observation(reactor, master, config, kind, daemon, master.boot)
     reload_together(reactor, master)
     return master

@@ -240,8 +240,11 @@ class MasterService(DaemonService):
             self.companion.cancel_start()
 
     def _control_path(self) -> str | None:
-        """Return the path of the daemon's control socket; ``None`` if it has none."""
-        if self._config.control == NONE:
+        """Return the path from which those of the workers follow; ``None`` if they have none.
+
+        The master reads from them for its web endpoints, too.
+        """
+        if self._config.control == NONE and not self._config.web:
             return None
         path = explicit_control(self._config)
         if path is None:
