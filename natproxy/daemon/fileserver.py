@@ -34,7 +34,7 @@ from natproxy.daemon.service import (
     TwistdService,
     startup_errors,
 )
-from natproxy.daemon.workers.master import of_processes
+from natproxy.daemon.workers.daemon import of_processes
 from natproxy.daemon.workers.share import ALONE, Share
 from natproxy.fileserver import digests
 from natproxy.fileserver.factory import (

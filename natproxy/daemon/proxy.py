@@ -33,7 +33,7 @@ from natproxy.daemon.service import (
     TwistdService,
     startup_errors,
 )
-from natproxy.daemon.workers.master import of_processes
+from natproxy.daemon.workers.daemon import of_processes
 from natproxy.daemon.workers.share import ALONE, Share
 from natproxy.proxy.endpoint import connector_for
 from natproxy.proxy.factory import ProxyFactory

@@ -280,6 +280,16 @@ class DrainingService(DaemonService):
             await self.companion.stop()
         self.phase = Phase.STOPPED
 
+    def retire(self) -> Deferred[None]:
+        """Stop listening, and serve the clients that are connected for as long as they stay.
+
+        :return: fires when no client is connected. The service still has to be stopped.
+        """
+        self.phase = Phase.DRAINING
+        for port in self._closed_ports():
+            port.stopListening()
+        return self.factory.emptied()
+
     def _log_start(self) -> None:
         admission = self.factory.admission
         self._log.info(

@@ -27,12 +27,12 @@ from natproxy.daemon.logfile import LogWriter
 from natproxy.daemon.observation import Observation
 from natproxy.daemon.proxy import make_proxy
 from natproxy.daemon.proxy_config import ProxyConfig
-from natproxy.daemon.reload import Reloader
 from natproxy.daemon.service import DaemonService, startup_errors
 from natproxy.daemon.signals import MaintenanceSignals, TerminationSignals
+from natproxy.daemon.workers.master import MasterService
+from natproxy.daemon.workers.reload import reload_together
 from natproxy.protocol import listable, printable
 from natproxy.records.places import NONE
-from natproxy.server.threads import Threads
 from natproxy.settings import DEFAULT, OPTION, Found, SettingError, Source
 from natproxy.storage import LocalStorage
 
@@ -69,18 +69,21 @@ def run(
         `LISTEN`.
     :param fileserver_listen: endpoint of the file server.
     :param config: TOML file with the settings of both.
-    :param observation: options of the proxy: ``name``, ``control``, ``journal``, ``web``.
+    :param observation: options of the proxy: ``name``, ``control``, ``journal``, ``web``;
+        and of both daemons: ``workers``.
     :raises StartupError: if they can't be started.
     """
     if reactor is None:
         from twisted.internet import reactor
-    _log_to_stderr()
+    writer = _log_to_stderr()
     with startup_errors(PROGRAM):
-        server_config = _server_config(files, fileserver_listen, config)
-        proxy_config = _proxy_config(listen, config, observation or {})
+        observation = observation or {}
+        workers = observation.get("workers")
+        server_config = _server_config(files, fileserver_listen, config, workers)
+        proxy_config = _proxy_config(listen, config, observation)
         served = fileserver.open_directory(server_config)
         try:
-            server, proxy = _start(reactor, server_config, served, proxy_config)
+            server, proxy = _start(reactor, server_config, served, proxy_config, writer)
         except BaseException:
             served.remove_created()
             raise
@@ -109,16 +112,15 @@ def run(
 
 def _reload_together(reactor: Any, server: DaemonService, proxy: DaemonService) -> None:
     """Make a reload of the proxy, which has the control socket, one of both daemons."""
-    assert server.reloader is not None
-    assert proxy.reloader is not None
-    settings = (*proxy.reloader.settings, *server.reloader.settings)
-    proxy.reloader = Reloader(reactor, Threads(reactor, 1, "reload"), *settings)
+    reload_together(reactor, proxy, server)
 
 
 def _server_config(
-    files: str | None, fileserver_listen: str | None, file: str | None
+    files: str | None, fileserver_listen: str | None, file: str | None, workers: object
 ) -> FileServerConfig:
     options: dict[str, object] = {}
+    if workers is not None:
+        options["workers"] = workers
     if files is not None:
         options["files"] = files
     if fileserver_listen is not None:
@@ -151,6 +153,7 @@ def _start(
     server_config: FileServerConfig,
     served: fileserver.ServedDirectory,
     proxy_config: ProxyConfig,
+    writer: LogWriter,
 ) -> tuple[DaemonService, DaemonService]:
     # One process, one limit of descriptors: each daemon may use half of them.
     descriptors = attainable() // 2
@@ -163,10 +166,12 @@ def _start(
             f"{label} {server.endpoints[0].description}: the proxy of 'natproxy up' connects to its"
             " file server without TLS; write tcp: or unix:"
         )
+    _use_log(server, writer)
     server.startService()
     upstream = _client_endpoint(server.ports[0].getHost())
     proxy = make_proxy(reactor, proxy_config.override(upstream=upstream), descriptors, "up")
     proxy.announced = False
+    _use_log(proxy, writer)
     proxy.startService()
     return server, proxy
 
@@ -176,6 +181,11 @@ def _log_to_stderr() -> LogWriter:
     writer = brief_writer(STANDARD_ERROR)
     globalLogBeginner.beginLoggingTo([brief_observer(writer)], redirectStandardIO=False)
     return writer
+
+
+def _use_log(daemon: DaemonService, writer: LogWriter) -> None:
+    if isinstance(daemon, MasterService):
+        daemon.use_brief_log(writer)
 
 
 def _client_endpoint(address: object) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -16,44 +17,25 @@ from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import raise_limit
 from natproxy.daemon.endpoints import listening_endpoints
 from natproxy.daemon.log_options import LogChoice
-from natproxy.daemon.merged_observation import merged_observation
+from natproxy.daemon.logfile import LogWriter
 from natproxy.daemon.places import PlaceError, default_path, explicit_control, name_of
-from natproxy.daemon.proxy_config import ProxyConfig
-from natproxy.daemon.rules import worker_count
+from natproxy.daemon.reload import LiveSettings
 from natproxy.daemon.service import DaemonService, DrainingService, Phase, StartupError
 from natproxy.daemon.workers.channel import connect
+from natproxy.daemon.workers.code import fingerprint
 from natproxy.daemon.workers.logs import WorkerLog, log_events
 from natproxy.daemon.workers.pool import START, LaunchedAs, Pool, StartFailed, Worker
 from natproxy.daemon.workers.process import Launched, launch
 from natproxy.daemon.workers.record import LogRecord, WorkerRecord
 from natproxy.daemon.workers.sockets import OpenEndpoint, SocketOpener, open_endpoint
 from natproxy.records.places import NONE, SOCKET_SUFFIX
-from natproxy.settings import SettingError
+from natproxy.server.threads import Threads
+
+GENERATIONS = 3
+"""Generations of workers that may run: of an older one, the connections are drained."""
 
 KILL = 30.0
 """Seconds beyond the time to drain after which the workers that are left are killed."""
-
-
-def of_processes(
-    reactor: Any, daemon: DrainingService, config: DaemonConfig, kind: str
-) -> DaemonService:
-    """Return a daemon of as many processes as a config has workers.
-
-    :param daemon: the daemon in one process. It is returned for one worker; else it is not started.
-    :param kind: ``proxy``, ``fileserver`` or ``up``.
-    :raises SettingError: if a setting cannot be used with several workers.
-    """
-    workers = worker_count(config.workers)
-    if workers == 1:
-        return daemon
-    if isinstance(config, ProxyConfig) and config.ident is not None:
-        raise SettingError(
-            f"{config.label('ident')} {config.ident}: a proxy of several workers has no ident"
-            f" service; set {config.label('workers')} to 1"
-        )
-    master = MasterService(reactor, daemon, config, kind, workers)
-    master.companion = merged_observation(reactor, master, config, kind, daemon, master.boot)
-    return master
 
 
 class MasterService(DaemonService):
@@ -69,6 +51,8 @@ class MasterService(DaemonService):
     :ivar daemon_name: set when its ports are open.
     :ivar kind: as the parameter.
     :ivar count: number of workers.
+    :ivar code: the fingerprint of the code that its newest workers run.
+    :ivar in_thread: runs functions in a thread.
     :ivar write_log: called with lines of the workers' logs.
     """
 
@@ -92,23 +76,41 @@ class MasterService(DaemonService):
         self._template = template
         self._config = config
         self._launch = launch
-        self._log_record = LogRecord(own=False, brief=kind == "up")
+        self._log_record = LogRecord(own=False)
         self._sockets: list[OpenEndpoint] = []
         self._control: str | None = None
         self._pools: list[Pool] = []
+        self.code = fingerprint()
+        self.in_thread = Threads(reactor, 1, "code")
         self._emptied: Deferred[None] | None = None
 
     @property
     def config(self) -> DaemonConfig:
         """The settings that are in effect."""
-        assert self.reloader is not None
-        config: DaemonConfig = self.reloader.settings[0].config
+        config: DaemonConfig = self.settings.config
         return config
+
+    @property
+    def settings(self) -> LiveSettings[Any]:
+        """Its settings, which `reloader` may have together with those of others."""
+        assert self._template.reloader is not None
+        settings: LiveSettings[Any] = self._template.reloader.settings[0]
+        return settings
+
+    @property
+    def generation(self) -> int:
+        """Number of the newest workers."""
+        return max((one.generation for one in self._pools), default=0)
 
     def __iter__(self) -> Iterator[Worker]:
         """Yield the workers whose processes run: the newest first, then those that drain."""
         for pool in reversed(self._pools):
             yield from pool
+
+    def use_brief_log(self, writer: LogWriter) -> None:
+        """Log as ``natproxy up`` does."""
+        self.write_log = writer.write_lines
+        self._log_record = LogRecord(own=False, brief=True)
 
     def use_log(self, log: LogChoice) -> None:
         """Set where the daemon logs, with its workers."""
@@ -126,7 +128,7 @@ class MasterService(DaemonService):
         super().privilegedStartService()
         raise_limit()
         try:
-            self._sockets = self._open_sockets(self._config)
+            self._sockets = self.open_sockets(self._config)
             self.ports = list(self._sockets)
             self.addresses = tuple(one.address for one in self._sockets)
             self.daemon_name = name_of(self._config, self.kind, self.ports)
@@ -196,21 +198,31 @@ class MasterService(DaemonService):
         for pool in list(self._pools):
             pool.kill()
 
-    def _open_sockets(self, config: DaemonConfig) -> list[OpenEndpoint]:
-        """Return the open sockets of all endpoints.
+    def open_sockets(self, config: DaemonConfig) -> list[OpenEndpoint]:
+        """Return the open sockets of all endpoints; those that are open already are kept.
 
         :raises StartupError: if one cannot be opened.
+        :raises SettingError: if an endpoint is malformed.
         """
         opener = SocketOpener(self._reactor, self.count)
+        kept = {one.description: one for one in self._sockets}
         opened: list[OpenEndpoint] = []
         try:
             for endpoint in listening_endpoints(opener, config):
-                opened.append(open_endpoint(opener, endpoint, config.label("listen")))
+                one = kept.pop(endpoint.description, None)
+                if one is None:
+                    one = open_endpoint(opener, endpoint, config.label("listen"))
+                opened.append(one)
         except BaseException:
-            for one in opened:
-                one.close()
+            self.close_unused(opened)
             raise
         return opened
+
+    def close_unused(self, sockets: Sequence[OpenEndpoint]) -> None:
+        """Close those of some sockets that the daemon does not listen on."""
+        for one in sockets:
+            if one not in self._sockets:
+                one.close()
 
     def _close_sockets(self) -> None:
         sockets, self._sockets = self._sockets, []
@@ -248,7 +260,7 @@ class MasterService(DaemonService):
 
         :raises StartupError: if one cannot start.
         """
-        pool = self._new_pool()
+        pool = self.new_pool(Generation(0, self._sockets))
         failures: list[Failure] = []
         started: list[None] = []
         pool.start().addCallbacks(started.append, failures.append)
@@ -263,23 +275,25 @@ class MasterService(DaemonService):
             raise StartupError(failures[0].getErrorMessage())
         pool.attach()
 
-    def _new_pool(self, generation: int = 0) -> Pool:
-        pool = Pool(self._reactor, self.count, self._launch_worker, self._attach, generation)
+    def new_pool(self, generation: Generation) -> Pool:
+        """Return the workers of a generation, which are not started yet."""
+        launch = partial(self._launch_worker, generation)
+        pool = Pool(self._reactor, self.count, launch, self._attach, generation.number)
         pool.ended = self._pool_ended
         self._pools.append(pool)
         return pool
 
-    def _launch_worker(self, number: int, generation: int) -> LaunchedAs:
+    def _launch_worker(self, generation: Generation, number: int) -> LaunchedAs:
         boot = secrets.token_hex(8)
         control = self._worker_control(number)
         record = WorkerRecord(
             self.kind,
             number,
             self.count,
-            generation,
+            generation.number,
             boot,
-            self._worker_config(self.config, control),
-            tuple(one.inherited() for one in self._sockets),
+            self.worker_config(generation.config or self.config, control),
+            tuple(one.inherited() for one in generation.sockets),
             -1,
             self._log_record,
             type(self._reactor).__module__,
@@ -298,7 +312,7 @@ class MasterService(DaemonService):
             path = f"{stem}.w{number}.{again}{SOCKET_SUFFIX}"
         return path
 
-    def _worker_config(self, config: DaemonConfig, control: str | None) -> DaemonConfig:
+    def worker_config(self, config: DaemonConfig, control: str | None) -> DaemonConfig:
         """Return the settings of a worker, which is observed through its control socket only."""
         return config.override(name=self.daemon_name, control=control or NONE, web=())
 
@@ -306,6 +320,26 @@ class MasterService(DaemonService):
         """Have the reactor serve a worker."""
         connect(self._reactor, worker.launched.channel, worker.channel)
         connect(self._reactor, worker.launched.log, WorkerLog(lambda data: self.write_log(data)))
+
+    def replace(
+        self, pool: Pool, sockets: list[OpenEndpoint], code: str, config: DaemonConfig
+    ) -> None:
+        """Retire the workers; those of a new pool serve.
+
+        :param sockets: of the new ones; others are closed.
+        :param code: the fingerprint of the code that they run.
+        :param config: their settings.
+        """
+        before, self._sockets = self._sockets, sockets
+        self.ports = list(sockets)
+        self.addresses = tuple(one.address for one in sockets)
+        self.code = code
+        older = [one for one in self._pools if one is not pool]
+        for one in older:
+            one.retire(config.reload_drain or None)
+        for one in older[: -(GENERATIONS - 1)]:
+            one.drain(config.drain)
+        self.close_unused(before)
 
     def _pool_ended(self, pool: Pool) -> None:
         if pool in self._pools:
@@ -325,6 +359,29 @@ class MasterService(DaemonService):
             addresses=", ".join(self.addresses),
             workers=", ".join(f"{one.number} (process {one.pid})" for one in self),
         )
+
+
+class Generation:
+    """What the workers of a generation have in common.
+
+    :param number: counted up by each reload that replaces the workers.
+    :param sockets: that they inherit.
+    :param config: their settings; ``None`` for those that are in effect.
+    :ivar number: as the parameter.
+    :ivar sockets: likewise.
+    :ivar config: likewise.
+    """
+
+    def __init__(
+        self, number: int, sockets: Sequence[OpenEndpoint], config: DaemonConfig | None = None
+    ) -> None:
+        self.number = number
+        self.sockets = sockets
+        self.config = config
+
+    def use_effective(self) -> None:
+        """Start further workers with the settings that are in effect."""
+        self.config = None
 
 
 class Wait:

@@ -64,6 +64,7 @@ class Membership:
             "adopt": lambda message: self._adopt(message["socket"]),
             "release": lambda message: self._siblings.release(message["socket"]),
             "drain": lambda message: self.drain(message["seconds"]),
+            "retire": lambda message: self._retire(message["seconds"]),
             "abort": lambda message: daemon.abort(),
             "reopen": lambda message: daemon.reopen_logs(),
             "reload": self._reload,
@@ -93,12 +94,34 @@ class Membership:
             return
         self._stopping = True
         self._daemon.drain = seconds
+        self._close_sockets()
+        self._reactor.stop()
+
+    def _retire(self, seconds: float | None) -> None:
+        """Close the sockets, and end when the clients that are connected have left.
+
+        A connection is not closed between two commands: its client may just have sent the next one.
+
+        :param seconds: after which the connections are drained; ``None`` for any time.
+        """
+        if self._stopping:
+            return
+        drain = self._daemon.drain
+        self._close_sockets()
+        self._log.info(
+            "the worker is replaced; connections that it still serves: {count}",
+            count=len(self._daemon.factory.connections),
+        )
+        self._daemon.retire().addCallback(lambda _: self.drain(drain))
+        if seconds is not None:
+            self._reactor.callLater(seconds, self.drain, drain)
+
+    def _close_sockets(self) -> None:
+        """Close the inherited sockets: they are closed when no process has them any more."""
         self._siblings.release_all()
-        # The sockets are closed when no process has them any more.
         sockets, self._sockets = self._sockets, []
         for descriptor in sockets:
             os.close(descriptor)
-        self._reactor.stop()
 
     def _drain_alone(self, cause: str) -> None:
         """Drain for a cause that the master does not have: it starts another worker meanwhile."""
@@ -120,7 +143,7 @@ class Membership:
         self._channel.send({"event": "beat"})
 
     def _adopt(self, sibling: int) -> None:
-        if not self._stopping:
+        if self._sockets:
             self._siblings.adopt(sibling)
 
     def _received(self, message: Message) -> None:
@@ -137,7 +160,7 @@ class Membership:
         assert reloader is not None
         for settings in reloader.settings:
             settings.load = lambda: new
-        errors: tuple[str, ...] = ("the worker stops",)
+        errors: tuple[str, ...] = ()
         if not self._stopping:
             result = await reloader.reload(message["cause"], message["dry_run"])
             errors = result.errors

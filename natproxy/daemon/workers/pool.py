@@ -56,7 +56,7 @@ class LaunchedAs(NamedTuple):
 class Launch(Protocol):
     """Starts the process of a worker."""
 
-    def __call__(self, number: int, generation: int) -> LaunchedAs:
+    def __call__(self, number: int, /) -> LaunchedAs:
         """Start worker ``number``.
 
         :raises OSError: if it cannot be started.
@@ -151,6 +151,14 @@ class Worker:
         :param seconds: for which it may take; ``None`` for any time.
         """
         self.send("drain", seconds=seconds)
+        self.happened(Event.DRAIN)
+
+    def retire(self, seconds: float | None) -> None:
+        """Make it accept no more, and end when its clients have left.
+
+        :param seconds: after which it drains; ``None`` for any time.
+        """
+        self.send("retire", seconds=seconds)
         self.happened(Event.DRAIN)
 
     def _received(self, message: Message) -> None:
@@ -281,6 +289,16 @@ class Pool:
             worker.drain(seconds)
         self._end_if_empty()
 
+    def retire(self, seconds: float | None) -> None:
+        """Make all workers accept no more, and end when their clients have left.
+
+        :param seconds: as of `Worker.retire`.
+        """
+        self._stop_replacing()
+        for worker in list(self):
+            worker.retire(seconds)
+        self._end_if_empty()
+
     def abort(self) -> None:
         """Make the workers that drain abort their connections."""
         for worker in self:
@@ -307,7 +325,7 @@ class Pool:
 
     def _start(self, number: int) -> None:
         slot = self._slots[number]
-        started = self._launch(number, self.generation)
+        started = self._launch(number)
         now = self._clock.seconds
         slot.worker = Worker(number, self.generation, started, self._changed, now)
 

@@ -155,7 +155,9 @@ def open_endpoint(opener: SocketOpener, endpoint: ListeningEndpoint, label: str)
     :raises StartupError: if they cannot be opened.
     """
     opener.opened = ([], None)
-    open_ports([endpoint], Factory(), label)
+    factory = Factory()
+    factory.noisy = False
+    open_ports([endpoint], factory, label)
     sockets, port = opener.opened
     if not sockets:
         raise StartupError(
