@@ -349,7 +349,7 @@ def _set_back_between(
     """Return the times that the clock showed in two runs, one after the other.
 
     :param shown: the earliest and the latest time that it showed in each run.
-    :param beside: the runs that went on when another one started: with these it was not set.
+    :param beside: the runs that continued when another one started: with these it was not set.
     """
     latest = BEGINNING
     ends: dict[str, int] = {}
