@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import select
-from collections.abc import Callable, Iterator, Sequence
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -23,12 +25,14 @@ from natproxy.daemon.reload import LiveSettings
 from natproxy.daemon.service import DaemonService, DrainingService, Phase, StartupError
 from natproxy.daemon.workers.channel import connect
 from natproxy.daemon.workers.code import fingerprint
+from natproxy.daemon.workers.handover import EXECUTION, Identity, unblock_signals
 from natproxy.daemon.workers.logs import WorkerLog, log_events
 from natproxy.daemon.workers.pool import START, LaunchedAs, Pool, StartFailed, Worker
-from natproxy.daemon.workers.process import Launched, launch
+from natproxy.daemon.workers.process import Launched, WorkerProcess, launch
 from natproxy.daemon.workers.record import LogRecord, WorkerRecord
 from natproxy.daemon.workers.sockets import OpenEndpoint, SocketOpener, open_endpoint
-from natproxy.records.places import NONE, SOCKET_SUFFIX
+from natproxy.daemon.workers.state import State
+from natproxy.records.places import LOCK_SUFFIX, NONE, SOCKET_SUFFIX
 from natproxy.server.threads import Threads
 
 GENERATIONS = 3
@@ -53,6 +57,8 @@ class MasterService(DaemonService):
     :ivar count: number of workers.
     :ivar code: the fingerprint of the code that its newest workers run.
     :ivar in_thread: runs functions in a thread.
+    :ivar identity: of the process, when the daemon was made.
+    :ivar process: number of the process then: if it is another one now, it is in the background.
     :ivar write_log: called with lines of the workers' logs.
     """
 
@@ -66,10 +72,12 @@ class MasterService(DaemonService):
         launch: Callable[[WorkerRecord], Launched] = launch,
     ) -> None:
         super().__init__(template.endpoints, template.drain)
-        self.boot = secrets.token_hex(8)
-        self.daemon_name = ""
+        self._resumed = EXECUTION.take(config.table)
+        state = self._resumed or {}
+        self.boot: str = state.get("boot") or secrets.token_hex(8)
+        self.daemon_name: str = state.get("name", "")
         self.kind = kind
-        self.count = workers
+        self.count: int = state.get("count", workers)
         self.write_log: Callable[[bytes], object] = log_events
         self.reloader = template.reloader
         self._reactor = reactor
@@ -80,7 +88,9 @@ class MasterService(DaemonService):
         self._sockets: list[OpenEndpoint] = []
         self._control: str | None = None
         self._pools: list[Pool] = []
-        self.code = fingerprint()
+        self.code: str = state.get("code") or fingerprint()
+        self.identity = Identity.now()
+        self.process = os.getpid()
         self.in_thread = Threads(reactor, 1, "code")
         self._emptied: Deferred[None] | None = None
 
@@ -128,10 +138,14 @@ class MasterService(DaemonService):
         super().privilegedStartService()
         raise_limit()
         try:
-            self._sockets = self.open_sockets(self._config)
+            if self._resumed is not None:
+                self._sockets = resumed_sockets(self._resumed)
+            before, self._sockets = self._sockets, self.open_sockets(self._config)
+            self.close_unused(before)
             self.ports = list(self._sockets)
             self.addresses = tuple(one.address for one in self._sockets)
-            self.daemon_name = name_of(self._config, self.kind, self.ports)
+            if not self.daemon_name:
+                self.daemon_name = name_of(self._config, self.kind, self.ports)
             if self.companion is not None:
                 self.companion.open_ports()
         except StartupError:
@@ -151,7 +165,10 @@ class MasterService(DaemonService):
             self._control = self._control_path()
             if self.companion is not None:
                 self.companion.start()
-            self._start_workers()
+            if self._resumed is None:
+                self._start_workers()
+            else:
+                self._resume(self._resumed)
         except StartupError:
             self._cancel_start()
             raise
@@ -280,6 +297,7 @@ class MasterService(DaemonService):
         launch = partial(self._launch_worker, generation)
         pool = Pool(self._reactor, self.count, launch, self._attach, generation.number)
         pool.ended = self._pool_ended
+        pool.gone = remove_control
         self._pools.append(pool)
         return pool
 
@@ -319,7 +337,8 @@ class MasterService(DaemonService):
     def _attach(self, worker: Worker) -> None:
         """Have the reactor serve a worker."""
         connect(self._reactor, worker.launched.channel, worker.channel)
-        connect(self._reactor, worker.launched.log, WorkerLog(lambda data: self.write_log(data)))
+        worker.log = WorkerLog(lambda data: self.write_log(data))
+        connect(self._reactor, worker.launched.log, worker.log)
 
     def replace(
         self, pool: Pool, sockets: list[OpenEndpoint], code: str, config: DaemonConfig
@@ -340,6 +359,43 @@ class MasterService(DaemonService):
         for one in older[: -(GENERATIONS - 1)]:
             one.drain(config.drain)
         self.close_unused(before)
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
+        """Take the workers of the program that has executed this one."""
+        for each in state["pools"]:
+            pool = self.new_pool(Generation(each["generation"], self._sockets))
+            now = self._reactor.seconds
+            workers = [resumed_worker(one, pool, now) for one in each["workers"]]
+            pool.resume(workers, each["serving"])
+        self._resumed = None
+        loop = self._reactor
+        # By then, there are handlers.
+        loop.callWhenRunning(loop.callLater, 0, unblock_signals)
+
+    def state(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what the program needs that this one executes, and its descriptors."""
+        pools = [
+            {
+                "generation": pool.generation,
+                "serving": pool.replacing,
+                "workers": [worker.json() for worker in pool],
+            }
+            for pool in self._pools
+        ]
+        sockets = [(*one.inherited(), one.path) for one in self._sockets]
+        state = {
+            "boot": self.boot,
+            "name": self.daemon_name,
+            "count": self.count,
+            "code": self.code,
+            "pools": pools,
+            "sockets": sockets,
+        }
+        descriptors = [number for one in self._sockets for number in one.inherited().descriptors]
+        for pool in self._pools:
+            for worker in pool:
+                descriptors += worker.descriptors()
+        return state, descriptors
 
     def _pool_ended(self, pool: Pool) -> None:
         if pool in self._pools:
@@ -382,6 +438,32 @@ class Generation:
     def use_effective(self) -> None:
         """Start further workers with the settings that are in effect."""
         self.config = None
+
+
+def remove_control(worker: Worker) -> None:
+    """Remove the control socket that a worker has left because it was killed, and its lock."""
+    if worker.control is not None:
+        for path in (worker.control, worker.control.removesuffix(SOCKET_SUFFIX) + LOCK_SUFFIX):
+            with suppress(OSError):
+                os.unlink(path)
+
+
+def resumed_sockets(state: Mapping[str, Any]) -> list[OpenEndpoint]:
+    """Return the open sockets of a state."""
+    return [
+        OpenEndpoint(description, [socket.socket(fileno=each) for each in descriptors], path)
+        for description, _, descriptors, path in state["sockets"]
+    ]
+
+
+def resumed_worker(members: Mapping[str, Any], pool: Pool, now: Callable[[], float]) -> Worker:
+    """Return a worker of a state; see `Worker.json`."""
+    channel, log = (socket.socket(fileno=members[name]) for name in ("channel", "log"))
+    launched = Launched(WorkerProcess(members["pid"]), channel, log)
+    started = LaunchedAs(members["boot"], members["control"], launched)
+    worker = Worker(members["number"], pool.generation, started, pool.changed, now)
+    worker.state = State(members["state"])
+    return worker
 
 
 class Wait:

@@ -6,11 +6,12 @@ its socket as well: no client is refused or waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import Protocol as Connection
 from twisted.logger import Logger
 
 from natproxy.daemon.workers.channel import Channel, Message
@@ -89,6 +90,8 @@ class Worker:
     :ivar state: what it does.
     :ivar since: when it began to serve.
     :ivar heard: when its last message was received.
+    :ivar channel: the messages from it and to it.
+    :ivar log: what receives its log, once the reactor serves it.
     :ivar reason: why it cannot start; empty if it has not reported one.
     """
 
@@ -110,6 +113,7 @@ class Worker:
         self.since = now()
         self.heard = now()
         self.reason = ""
+        self.log: Connection | None = None
         self.replies: dict[int, Deferred[Message]] = {}
         self.channel = Channel(self._received, self._closed)
         self._changed = changed
@@ -144,6 +148,24 @@ class Worker:
         if event is Event.READY:
             self.since = self._now()
         self._changed(self, event)
+
+    def descriptors(self) -> list[int]:
+        """Return those of the channel and the log, which the reactor serves."""
+        both = [self.channel.transport, None if self.log is None else self.log.transport]
+        return [cast(Any, each).fileno() for each in both if each is not None]
+
+    def json(self) -> dict[str, Any]:
+        """Return its members for a program that this one executes."""
+        channel, log = self.descriptors()
+        return {
+            "number": self.number,
+            "boot": self.boot,
+            "control": self.control,
+            "pid": self.pid,
+            "state": self.phase,
+            "channel": channel,
+            "log": log,
+        }
 
     def drain(self, seconds: float | None) -> None:
         """Make it finish its connections and end.
@@ -214,6 +236,7 @@ class Pool:
     :param attach: makes the reactor serve a worker's channel and log.
     :param generation: number of the generation.
     :ivar generation: likewise.
+    :ivar gone: called with each worker whose process has ended.
     :ivar ended: called when no worker is left after `drain` or `cancel`.
     """
 
@@ -229,6 +252,7 @@ class Pool:
     ) -> None:
         self.generation = generation
         self.ended: Callable[[Pool], object] = lambda pool: None
+        self.gone: Callable[[Worker], object] = lambda worker: None
         self._clock = clock
         self._launch = launch
         self._attach = attach
@@ -269,6 +293,30 @@ class Pool:
         except OSError as error:
             self._fail(f"cannot start a process: {error.strerror}")
         return starting
+
+    def resume(self, workers: Sequence[Worker], serving: bool) -> None:
+        """Take workers that run already: this program was executed by their master.
+
+        :param workers: none of them has ended, as far as the master had noted.
+        :param serving: whether they are replaced when they end.
+        """
+        for worker in workers:
+            slot = self._slots[worker.number] if worker.number < len(self._slots) else None
+            if serving and slot is not None and slot.worker is None:
+                slot.worker = worker
+            else:
+                self._leaving.append(worker)
+        self._replacing = serving
+        self.attach()
+        for number, slot in enumerate(self._slots):
+            if serving and slot.worker is None:
+                self._schedule(number, 0.0)
+        self._balance()
+
+    @property
+    def replacing(self) -> bool:
+        """Whether workers that end are replaced."""
+        return self._replacing
 
     def attach(self) -> None:
         """Have the reactor serve all of them from now on, and check their heartbeats."""
@@ -327,9 +375,9 @@ class Pool:
         slot = self._slots[number]
         started = self._launch(number)
         now = self._clock.seconds
-        slot.worker = Worker(number, self.generation, started, self._changed, now)
+        slot.worker = Worker(number, self.generation, started, self.changed, now)
 
-    def _changed(self, worker: Worker, event: Event) -> None:
+    def changed(self, worker: Worker, event: Event) -> None:
         """Do what follows from a change of a worker's state."""
         if event is Event.READY:
             if self._starting is not None:
@@ -378,6 +426,7 @@ class Pool:
         self._leaving.append(worker)
 
     def _worker_ended(self, worker: Worker) -> None:
+        self.gone(worker)
         text = worker.reason or f"process {worker.pid} {worker.process.end()}"
         if worker in self._leaving:
             self._leaving.remove(worker)
