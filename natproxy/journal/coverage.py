@@ -221,7 +221,8 @@ class Coverage:
             if row.cause != ERASED if causes is None else row.cause in causes:
                 since = BEGINNING if row.since is None else row.since
                 until = self._ends[segment.name] if row.until is None else row.until
-                spans.append(span(since, max(since, until), CAUSES.get(row.cause, row.cause)))
+                cause = f"{self._named(segment.worker)}{CAUSES.get(row.cause, row.cause)}"
+                spans.append(span(since, max(since, until), cause))
         return sorted(spans, key=lambda gap: gap[:2])
 
     def gap(self, first: int, last: int) -> Gap | None:
@@ -348,7 +349,7 @@ def _set_back_between(
     """Return the times that the clock showed in two runs, one after the other.
 
     :param shown: the earliest and the latest time that it showed in each run.
-    :param beside: the runs that went on when another one started: with these it was not set.
+    :param beside: the runs that continued when another one started: with these it was not set.
     """
     latest = BEGINNING
     ends: dict[str, int] = {}

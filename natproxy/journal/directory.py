@@ -2,7 +2,7 @@
 
 The file ``lock`` is locked by the daemon: by its only process, or by the master of its workers.
 Each worker has the lock of a file of its own (`WriterLock`): as long as that is held, its segments
-are not those of a process that was killed, whoever looks at them.
+are not recovered as those of a process that was killed.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Counters and histograms are summed, and never go down: what a process has counted last is kept when
 it has ended, and is added to what the others count. Of a process that was killed, what it had
-counted since it was asked before is missing. A gauge is summed over the processes that have replied
+counted since the last request is missing. A gauge is summed over the processes that have replied
 just now, but for those that describe what all of them share.
 """
 

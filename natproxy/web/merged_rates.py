@@ -1,6 +1,6 @@
 """Rates, latencies, clients and errors of a daemon with workers, for the page.
 
-Each worker sums its own, and the master asks for them once a second. A median of all workers is
+Each worker sums its own, and the master reads them once a second. A median of all workers is
 estimated as the mean of theirs by the number of commands, and the 99th percentile as the largest.
 """
 
@@ -103,25 +103,25 @@ class MergedRates:
         self._loop.clock = fleet.reactor
 
     def start(self) -> None:
-        """Begin to ask the workers."""
+        """Begin to read from the workers."""
         self._loop.start(1.0, now=False)
 
     def stop(self) -> None:
-        """Ask them no longer."""
+        """Read no longer."""
         if self._loop.running:
             self._loop.stop()
 
     def _poll(self) -> Deferred[Any]:
         return Deferred.fromCoroutine(self.read()).addErrback(
-            lambda failure: self._log.failure("cannot ask the workers", failure)
+            lambda failure: self._log.failure("cannot read from the workers", failure)
         )
 
     async def read(self) -> None:
-        """Ask all workers for what is new."""
+        """Read what is new from all workers."""
 
-        async def ask(worker: Worker) -> None:
+        async def call(worker: Worker) -> None:
             source = self._sources.setdefault(worker.path, _Source())
-            found = await worker.fetch(target_of(PATH, after=source.tick, error=source.error))
+            found = await worker.read(target_of(PATH, after=source.tick, error=source.error))
             try:
                 if found["boot"] != source.boot:
                     # Another process: its seconds and events begin anew.
@@ -132,7 +132,7 @@ class MergedRates:
             except (KeyError, TypeError, ValueError, IndexError):
                 raise NoReply("it has sent malformed rates") from None
 
-        await self._fleet.ask(ask)
+        await self._fleet.gather(call)
         present = {worker.path for worker in self._fleet}
         for path in self._sources.keys() - present:
             self._lost += self._sources.pop(path).lost

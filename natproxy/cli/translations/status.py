@@ -124,7 +124,7 @@ def _workers(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         title = ""
     for each in map(_mapping, _list(status.get("missing"))):
         reason = shown(each.get("reason"))
-        yield title, f"{shown(each.get('worker'))}: does not answer: {reason}"
+        yield title, f"{shown(each.get('worker'))}: does not reply: {reason}"
         title = ""
 
 

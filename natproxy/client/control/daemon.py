@@ -75,7 +75,7 @@ class MissingWorker(NamedTuple):
 
     def __str__(self) -> str:
         """Return the sentence for people."""
-        return f"worker {self.worker} does not answer: {printable(self.reason.encode())}"
+        return f"worker {self.worker} does not reply: {printable(self.reason.encode())}"
 
 
 MISSING = "natproxy-missing"

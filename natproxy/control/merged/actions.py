@@ -12,7 +12,7 @@ from natproxy.control.json_resource import Context, JSONResource, object_of
 from natproxy.control.merged.errors import Refusal
 from natproxy.control.merged.missing import name_missing
 from natproxy.control.merged.status import refuse_without_reply
-from natproxy.control.merged.workers import Asked, Fleet, Worker
+from natproxy.control.merged.workers import Fleet, Gathered, Worker
 from natproxy.control.parameters import RequestError, parse_members
 from natproxy.control.peer import Peer, administrator_of
 
@@ -53,13 +53,13 @@ class MergedKill(JSONResource):
             number = await self._worker_of(members["serial"])
             if number is None:
                 return {"dry_run": dry_run, "translations": [], "missing": []}
-        asked = await self._kill(members, peer, number)
-        refuse_without_reply(asked)
-        name_missing(request, asked.missing)
+        gathered = await self._kill(members, peer, number)
+        refuse_without_reply(gathered)
+        name_missing(request, gathered.missing)
         return {
             "dry_run": dry_run,
-            "translations": [one for found in asked.values for one in found["translations"]],
-            "missing": [one.json() for one in asked.missing],
+            "translations": [one for found in gathered.values for one in found["translations"]],
+            "missing": [one.json() for one in gathered.missing],
         }
 
     async def _worker_of(self, serial: int) -> int | None:
@@ -69,8 +69,10 @@ class MergedKill(JSONResource):
 
         :raises RequestError: with 409 if there are several, with 503 if a worker does not reply.
         """
-        asked = await self._kill({"serial": serial, "dry_run": True}, Peer(None, None), None)
-        numbers = [worker.number for worker, found in asked.results for _ in found["translations"]]
+        gathered = await self._kill({"serial": serial, "dry_run": True}, Peer(None, None), None)
+        numbers = [
+            worker.number for worker, found in gathered.results for _ in found["translations"]
+        ]
         if len(numbers) > 1:
             listed = " and ".join(map(str, numbers))
             raise RequestError(
@@ -78,26 +80,26 @@ class MergedKill(JSONResource):
                 f"the workers {listed} each have a translation with the serial number {serial}:"
                 f" write {numbers[0]}:{serial}, or another worker",
             )
-        if asked.missing:
+        if gathered.missing:
             raise RequestError(
                 503,
-                f"{asked.missing[0]}; write WORKER:{serial} to end a command of another worker",
+                f"{gathered.missing[0]}; write WORKER:{serial} to end a command of another worker",
             )
         return numbers[0] if numbers else None
 
     async def _kill(
         self, members: dict[str, Any], peer: Peer, number: int | None
-    ) -> Asked[dict[str, Any]]:
-        async def ask(worker: Worker) -> dict[str, Any]:
+    ) -> Gathered[dict[str, Any]]:
+        async def call(worker: Worker) -> dict[str, Any]:
             await worker.check()
             try:
-                return await worker.fetch(self.path, members, peer, timeout=TIMEOUT)
+                return await worker.read(self.path, members, peer, timeout=TIMEOUT)
             except Refusal as error:
                 if error.status != OTHER_BOOT:
                     raise
                 return {"translations": []}
 
-        asked = await self._fleet.ask(ask, number)
-        if number is not None and not (asked.results or asked.missing):
+        gathered = await self._fleet.gather(call, number)
+        if number is not None and not (gathered.results or gathered.missing):
             raise RequestError(400, f"worker: there is no worker {number}")
-        return asked
+        return gathered

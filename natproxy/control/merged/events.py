@@ -23,7 +23,7 @@ from natproxy.control.merged.errors import Missing, NoReply
 from natproxy.control.merged.history import target_of
 from natproxy.control.merged.lines import TIME, LineStream, State, merge
 from natproxy.control.merged.missing import name_missing
-from natproxy.control.merged.workers import Asked, Fleet, Worker
+from natproxy.control.merged.workers import Fleet, Gathered, Worker
 from natproxy.control.parameters import Place, RequestError, interval_of, read_after
 from natproxy.control.stream import Body
 from natproxy.control.watchers import HEARTBEAT
@@ -117,13 +117,13 @@ class MergedEvents(JSONResource):
 
         kind = EVENT_STREAM if frame.for_browser else JSON_LINES
         if not follow:
-            asked = await self._fleet.ask(
+            gathered = await self._fleet.gather(
                 lambda worker: worker.lines(
                     target_of(self.path, **query, after=beginning(worker), last=last)
                 )
             )
-            name_missing(request, asked.missing)
-            self.stream(request, _past(asked.values, frame, last), kind, stalled=None)
+            name_missing(request, gathered.missing)
+            self.stream(request, _past(gathered.values, frame, last), kind, stalled=None)
             return
         feeds: dict[str, Feed] = {}
         past: list[bytes] = []
@@ -140,8 +140,8 @@ class MergedEvents(JSONResource):
     async def _last(self, query: dict[str, Any], last: int, feeds: dict[str, Feed]) -> list[bytes]:
         """Return the newest events of all workers, and make the feeds that continue after them."""
 
-        async def ask(worker: Worker) -> tuple[Place, list[bytes]]:
-            status = await worker.fetch("/v1/status")
+        async def call(worker: Worker) -> tuple[Place, list[bytes]]:
+            status = await worker.read("/v1/status")
             ring = status.get("ring") or {}
             place = Place(worker.number, int(ring.get("next", 1)) - 1, str(status.get("boot")))
             stream = await worker.lines(target_of(self.path, **query, last=last))
@@ -152,13 +152,13 @@ class MergedEvents(JSONResource):
                     place = found
             return place, lines
 
-        asked: Asked[tuple[Place, list[bytes]]] = await self._fleet.ask(ask)
+        gathered: Gathered[tuple[Place, list[bytes]]] = await self._fleet.gather(call)
         for worker in self._fleet:
             feeds[worker.path] = Feed(worker, query)
-        for worker, (place, _) in asked.results:
+        for worker, (place, _) in gathered.results:
             if worker.path in feeds:
                 feeds[worker.path].place = place
-        lines = [line for _, lines in asked.values for line in lines]
+        lines = [line for _, lines in gathered.values for line in lines]
         return sorted(lines, key=TIME)[-last:]
 
 

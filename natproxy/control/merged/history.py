@@ -21,7 +21,7 @@ from natproxy.records.whois import WhoisQuery, WhoisReply
 FLUSH = "/v1/flush"
 
 MOST_OPEN = 200
-"""Translations of a page that are open, and of which the workers are asked how far they are."""
+"""Translations of a page that are open, and of which the workers report how far they are."""
 
 
 class FlushedJournal:
@@ -36,7 +36,7 @@ class FlushedJournal:
 
     @property
     def complete_to(self) -> int:
-        """Until when the journal is complete: it is not known before the workers are asked."""
+        """Until when the journal is complete: it is not known before the workers are gathered."""
         return 0
 
     @property
@@ -114,7 +114,7 @@ class MergedJournal:
 
         silent = {one.worker for one in self.journal.missing}
 
-        async def ask(worker: Worker) -> None:
+        async def call(worker: Worker) -> None:
             for (number, boot), some in serials.items():
                 if number != worker.number or number in silent:
                     continue
@@ -131,7 +131,7 @@ class MergedJournal:
                 finally:
                     stream.close()
 
-        await self._fleet.ask(ask)
+        await self._fleet.gather(call)
         return [
             found.get((record.worker, record.boot, record.serial), record) for record in records
         ]
@@ -176,7 +176,7 @@ class MergedRings:
     async def _whois(self, queries: list[WhoisQuery]) -> list[WhoisReply]:
         body = "".join(json.dumps(query.json()) + "\n" for query in queries).encode("ascii")
 
-        async def ask(worker: Worker) -> list[WhoisReply]:
+        async def call(worker: Worker) -> list[WhoisReply]:
             lines = (await worker.post("/v1/whois", body)).splitlines()
             try:
                 replies = [WhoisReply.from_json(json.loads(line)) for line in lines]
@@ -186,14 +186,14 @@ class MergedRings:
                 raise NoReply("it has not replied to each lookup")
             return replies
 
-        asked = await self._fleet.ask(ask)
-        self.missing = asked.missing
+        gathered = await self._fleet.gather(call)
+        self.missing = gathered.missing
         now = microseconds_of(self._wall_clock())
         columns: Sequence[Sequence[WhoisReply]] = [
-            [replies[place] for replies in asked.values] for place in range(len(queries))
+            [replies[place] for replies in gathered.values] for place in range(len(queries))
         ]
         return [
-            merge_replies(query, replies, asked.missing, now)
+            merge_replies(query, replies, gathered.missing, now)
             for query, replies in zip(queries, columns, strict=True)
         ]
 

@@ -42,7 +42,7 @@ class State(Enum):
 class LineStream(Protocol):
     """The lines of one reply, each a JSON object; of a JSON list, its elements.
 
-    While someone waits for a line and none arrives, the worker is checked: if it does not reply
+    While a caller waits for a line and none arrives, the worker is checked: if it does not reply
     any more, the stream fails.
 
     :param reactor: for the time.

@@ -86,9 +86,9 @@ class MergedTable(TableResource):
     async def _get(self, request: Request, values: dict[str, Any]) -> None:
         limit = values.get("limit")
         target = target_of(self.path, filter=_text(values.get("filter")), limit=limit)
-        asked = await self._fleet.lines(target)
-        name_missing(request, asked.missing)
-        self.stream(request, _listed(asked.values, limit), JSON)
+        gathered = await self._fleet.lines(target)
+        name_missing(request, gathered.missing)
+        self.stream(request, _listed(gathered.values, limit), JSON)
 
 
 def _listed(streams: list[LineStream], limit: int | None) -> Body:
@@ -171,9 +171,9 @@ class RecentHistory(HistoryResource):
         target = target_of(
             self.path, filter=_text(values.get("filter")), since=since, until=until, limit=limit
         )
-        asked = await self._fleet.lines(target)
-        name_missing(request, asked.missing)
-        self.stream(request, _newest(asked.values, limit), JSON_LINES)
+        gathered = await self._fleet.lines(target)
+        name_missing(request, gathered.missing)
+        self.stream(request, _newest(gathered.values, limit), JSON_LINES)
 
 
 def _newest(streams: list[LineStream], limit: int | None) -> Body:
@@ -214,14 +214,14 @@ class MergedReconcile(ReconcileResource):
         return Deferred.fromCoroutine(self._get(request))
 
     async def _get(self, request: Request) -> dict[str, Any]:
-        async def ask(worker: Worker) -> dict[str, Any]:
+        async def call(worker: Worker) -> dict[str, Any]:
             await worker.check()
-            return await worker.fetch(self.path, timeout=RECONCILE)
+            return await worker.read(self.path, timeout=RECONCILE)
 
-        asked = await self._fleet.ask(ask)
-        name_missing(request, asked.missing)
+        gathered = await self._fleet.gather(call)
+        name_missing(request, gathered.missing)
         return merged_comparison(
-            [(worker.number, found) for worker, found in asked.results], asked.missing
+            [(worker.number, found) for worker, found in gathered.results], gathered.missing
         )
 
 

@@ -11,7 +11,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from natproxy.control.merged.errors import Missing, NoReply
-from natproxy.control.merged.workers import Asked, Fleet
+from natproxy.control.merged.workers import Fleet, Gathered
 from natproxy.metrics.families import Family, Kind, Sample
 from natproxy.metrics.merged import Counters, Report, Totals, families_of
 
@@ -19,7 +19,7 @@ FAMILIES = "/v1/families"
 STATUS = "/v1/status"
 
 INTERVAL = 5.0
-"""Seconds between two times that the workers are asked what they have counted."""
+"""Seconds between two requests of what the workers have counted."""
 
 SHOWN = (
     "worker",
@@ -42,8 +42,8 @@ LATEST = ("lag",)
 class Tally(Service):
     """What all processes of a daemon have counted, those that have ended too.
 
-    While it runs, it asks the workers at intervals: of one that is killed, only what it has counted
-    since then is missing.
+    While it runs, it reads from the workers at intervals: of one that is killed, only what it has
+    counted since then is missing.
 
     :param fleet: the workers.
     :param prefix: of the names of the metrics.
@@ -62,27 +62,27 @@ class Tally(Service):
         self._loop.clock = fleet.reactor
 
     def startService(self) -> None:
-        """Begin to ask."""
+        """Begin to read from the workers."""
         super().startService()
         self._loop.start(INTERVAL, now=False)
 
     def stopService(self) -> None:
-        """Ask no longer."""
+        """Read no longer."""
         super().stopService()
         if self._loop.running:
             self._loop.stop()
 
     def _poll(self) -> Deferred[Any]:
         return Deferred.fromCoroutine(self.families()).addErrback(
-            lambda failure: self._log.failure("cannot ask the workers", failure)
+            lambda failure: self._log.failure("cannot read from the workers", failure)
         )
 
     async def families(self) -> list[Family]:
         """Return the families of the daemon, as of now."""
-        asked = await self._fleet.objects(FAMILIES)
+        gathered = await self._fleet.objects(FAMILIES)
         reports: dict[str, Report] = {}
         counters: dict[str, tuple[str, dict[str, Any]]] = {}
-        for worker, found in asked.results:
+        for worker, found in gathered.results:
             try:
                 boot = str(found["boot"])
                 reports[worker.path] = Report(worker.number, boot, families_of(found["families"]))
@@ -99,7 +99,7 @@ class Tally(Service):
         self._counters.update(counters, present)
         return [
             *map(self._described, self._totals.families(reports)),
-            *self._worker_families(asked, reports),
+            *self._worker_families(gathered, reports),
         ]
 
     def _described(self, family: Family) -> Family:
@@ -113,11 +113,11 @@ class Tally(Service):
         return family._replace(samples=[sample])
 
     def _worker_families(
-        self, asked: Asked[dict[str, Any]], reports: Mapping[str, Report]
+        self, gathered: Gathered[dict[str, Any]], reports: Mapping[str, Report]
     ) -> list[Family]:
         prefix = f"{self._prefix}_worker"
-        up: dict[str, float] = {str(one.worker): 0.0 for one in asked.missing}
-        up.update({str(worker.number): 1.0 for worker, _ in asked.results})
+        up: dict[str, float] = {str(one.worker): 0.0 for one in gathered.missing}
+        up.update({str(worker.number): 1.0 for worker, _ in gathered.results})
         gauges: list[Sample] = [((number,), value) for number, value in sorted(up.items())]
         starts: list[Sample] = [
             ((str(number),), count) for number, count in sorted(self._totals.starts.items())
@@ -155,13 +155,15 @@ class Tally(Service):
 
     async def status(self) -> dict[str, Any]:
         """Return the members of ``/v1/status``."""
-        asked = await self._fleet.objects(STATUS)
+        gathered = await self._fleet.objects(STATUS)
         found = {
             worker.path: (str(status.get("boot")), _counters_of(status))
-            for worker, status in asked.results
+            for worker, status in gathered.results
         }
         self._counters.update(found, [worker.path for worker in self._fleet])
-        return merged_status(self._own(), asked.values, self._counters.total(found), asked.missing)
+        return merged_status(
+            self._own(), gathered.values, self._counters.total(found), gathered.missing
+        )
 
 
 def _counters_of(status: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,18 +231,18 @@ def _access_log(found: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 async def reason_not_ready(fleet: Fleet) -> str | None:
     """Return why a daemon is not ready: none of its workers is; ``None`` if one is."""
-    asked = await fleet.objects("/readyz")
-    if asked.results:
+    gathered = await fleet.objects("/readyz")
+    if gathered.results:
         return None
-    if not asked.missing:
+    if not gathered.missing:
         return "no worker runs"
-    return "; ".join(map(str, asked.missing))
+    return "; ".join(map(str, gathered.missing))
 
 
-def refuse_without_reply(asked: Asked[Any]) -> None:
+def refuse_without_reply(gathered: Gathered[Any]) -> None:
     """Check that a worker has replied.
 
     :raises NoReply: if none has.
     """
-    if not asked.results:
-        raise NoReply("; ".join(map(str, asked.missing)) or "no worker runs")
+    if not gathered.results:
+        raise NoReply("; ".join(map(str, gathered.missing)) or "no worker runs")

@@ -1,4 +1,4 @@
-"""Who was behind a port, from what each worker has found by itself."""
+"""Who was behind a port, from what each worker has found."""
 
 from __future__ import annotations
 

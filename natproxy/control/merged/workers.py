@@ -8,7 +8,6 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from twisted.internet import error as errors
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol as Receiver
@@ -52,7 +51,7 @@ class Workers(Protocol):
     def __iter__(self) -> Iterator[WorkerHandle]: ...
 
 
-class Asked(NamedTuple, Generic[T]):
+class Gathered(NamedTuple, Generic[T]):
     """What the workers have replied.
 
     :ivar results: by worker, in their order.
@@ -83,7 +82,7 @@ class Worker:
         self._reactor = reactor
         self._agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor, self.path))
 
-    async def fetch(
+    async def read(
         self,
         target: str,
         members: dict[str, Any] | None = None,
@@ -106,12 +105,12 @@ class Worker:
         return found
 
     async def post(self, target: str, body: bytes, timeout: float = TIMEOUT) -> bytes:
-        """Return the body of the reply to ``POST``; raises as `fetch` does."""
+        """Return the body of the reply to ``POST``; raises as `read` does."""
         data: bytes = await self._within(timeout, self._read(target, body, None))
         return data
 
     async def lines(self, target: str) -> LineStream:
-        """Return the lines of a reply, of which the header has arrived; raises as `fetch`."""
+        """Return the lines of a reply, of which the header has arrived; raises as `read`."""
         stream = LineStream(self._reactor, self.number, self.check)
 
         async def open_() -> None:
@@ -125,7 +124,7 @@ class Worker:
 
     def check(self) -> Deferred[object]:
         """Return a Deferred that fires if it replies, and fails with `NoReply` if it does not."""
-        return Deferred.fromCoroutine(cast(Any, self.fetch("/healthz")))
+        return Deferred.fromCoroutine(cast(Any, self.read("/healthz")))
 
     async def _read(self, target: str, body: bytes | None, peer: Peer | None) -> bytes:
         response = await self._request(target, body, peer)
@@ -151,12 +150,14 @@ class Worker:
 
         :raises NoReply: if it fails, or takes too long.
         """
+        late = NoReply(f"it has not replied within {seconds:g} s")
         deferred = Deferred.fromCoroutine(work)
-        deferred.addTimeout(seconds, self._reactor)
+        # Whatever a request that is cancelled fails with.
+        deferred.addTimeout(seconds, self._reactor, lambda _, __: Failure(late))
         try:
             return await deferred
-        except (DeferredTimeout, errors.TimeoutError):
-            raise NoReply(f"it has not replied within {seconds:g} s") from None
+        except errors.TimeoutError:
+            raise late from None
         except errors.ConnectionRefusedError:
             raise NoReply("no process listens on its control socket") from None
         except errors.ConnectError as error:
@@ -196,13 +197,13 @@ class Fleet:
         self._clients = found
         return iter(found.values())
 
-    async def ask(
+    async def gather(
         self, call: Callable[[Worker], Awaitable[T]], number: int | None = None
-    ) -> Asked[T]:
+    ) -> Gathered[T]:
         """Call a function with each worker, and return what all that reply in time have replied.
 
         :param call: raises `NoReply` if its worker does not.
-        :param number: of the only workers that are asked; ``None`` for all.
+        :param number: of the only workers that are called; ``None`` for all.
         """
 
         async def one(worker: Worker) -> tuple[Worker, T | None, Missing | None]:
@@ -218,20 +219,20 @@ class Fleet:
                 if number in (None, worker.number)
             ]
         )
-        return Asked(
+        return Gathered(
             [(worker, cast(T, result)) for worker, result, missing in found if missing is None],
             [missing for _, _, missing in found if missing is not None],
         )
 
     async def objects(
         self, target: str, members: dict[str, Any] | None = None, timeout: float = TIMEOUT
-    ) -> Asked[dict[str, Any]]:
-        """Return the JSON object of a resource of each worker; see `Worker.fetch`."""
-        return await self.ask(lambda worker: worker.fetch(target, members, timeout=timeout))
+    ) -> Gathered[dict[str, Any]]:
+        """Return the JSON object of a resource of each worker; see `Worker.read`."""
+        return await self.gather(lambda worker: worker.read(target, members, timeout=timeout))
 
-    async def lines(self, target: str) -> Asked[LineStream]:
+    async def lines(self, target: str) -> Gathered[LineStream]:
         """Return the lines of a resource of each worker; see `Worker.lines`."""
-        return await self.ask(lambda worker: worker.lines(target))
+        return await self.gather(lambda worker: worker.lines(target))
 
 
 @implementer(IAgentEndpointFactory, IStreamClientEndpoint)

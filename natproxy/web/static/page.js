@@ -157,7 +157,7 @@ function showStatus(latest) {
   setText("ports-of", ports ? `of ${formatCount(ports)}` : "");
   const details = [`up ${formatAge(latest.uptime ?? 0)}`];
   if (latest.draining) details.unshift("draining");
-  for (const each of latest.missing ?? []) details.unshift(`worker ${each.worker} does not answer`);
+  for (const each of latest.missing ?? []) details.unshift(`worker ${each.worker} does not reply`);
   if (latest.upstream) details.push(`to ${[latest.upstream].flat().join(", ")}`);
   if (latest.journal?.error) details.push(`journal: ${latest.journal.error}`);
   setText("details", shown(details.join(" · ")));

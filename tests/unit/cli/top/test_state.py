@@ -168,7 +168,7 @@ class EntriesTests(TopCase):
         self.later()
         self.assertIn("8,900 events were too many to count", self.shown())
         self.later()
-        self.assertEqual(self.daemon.after, "0:9001")
+        self.assertEqual(self.daemon.after, "0:9001:boot")
         # Of another run of the daemon, whose number is unknown.
         self.daemon.new = [LostEvents(0, None, 9002, None), removed(7, 1)]
         self.later()
