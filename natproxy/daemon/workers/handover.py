@@ -1,7 +1,7 @@
 """How a master executes itself anew: new code, in the same process, with the same workers.
 
-The process keeps its number, its children, and the descriptors of sockets and channels. What the
-new program has to be told is JSON in a descriptor that an environment variable names.
+The process keeps its number, its children, and the descriptors of sockets and channels. The state
+that the new program needs is JSON in a descriptor, whose number is in an environment variable.
 """
 
 from __future__ import annotations
