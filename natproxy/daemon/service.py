@@ -7,11 +7,12 @@ handlers of signals. No settings are read here, and no factory is made.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, cast
 
 from twisted.application.service import Application, IService, MultiService, Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
@@ -26,6 +27,7 @@ from natproxy import __version__
 from natproxy.daemon.descriptors import raise_limit
 from natproxy.daemon.listening import ListeningEndpoint, address_text
 from natproxy.daemon.log_options import LogChoice
+from natproxy.daemon.notify import Notifier, take_notifier
 from natproxy.daemon.reload import Reloader, Result
 from natproxy.daemon.signals import MaintenanceSignals, SignalledReactor, TerminationSignals
 from natproxy.server.factory import CommandFactory
@@ -134,6 +136,7 @@ class DrainingService(Service):
     :ivar log: where it logs, which decides how the ends of commands are logged.
     :ivar reloader: reads its settings again; ``None`` for a daemon without settings.
     :ivar end: ends the process in order, as SIGTERM does; set by what runs the daemon.
+    :ivar notifier: notifies the service manager; ``None`` if there is none.
     """
 
     _log = Logger()
@@ -159,6 +162,7 @@ class DrainingService(Service):
         self.log = LogChoice()
         self.reloader: Reloader | None = None
         self.end: Callable[[str], object] = lambda cause: None
+        self.notifier: Notifier | None = None
         self.endpoints = endpoints
         self._clock = clock
         self._details = details
@@ -208,6 +212,8 @@ class DrainingService(Service):
             port.stopListening()
         if self.companion is not None:
             self.companion.cancel_start()
+        if self.notifier is not None:
+            self.notifier.close()
 
     def stopService(self) -> Deferred[None]:
         """Stop listening at once, drain, then abort what is left.
@@ -219,6 +225,8 @@ class DrainingService(Service):
 
     async def _stop(self) -> None:
         self.phase = Phase.DRAINING
+        if self.notifier is not None:
+            self.notifier.stopping(f"draining for up to {self.drain:g} s")
         ports, self.ports = self.ports, []
         closed = gatherResults([maybeDeferred(port.stopListening) for port in ports])
         time_out = self._clock.callLater(self.drain, self.abort)
@@ -237,6 +245,16 @@ class DrainingService(Service):
         if self.companion is not None:
             await self.companion.stop()
         self.phase = Phase.STOPPED
+        if self.notifier is not None:
+            self.notifier.close()
+
+    def started(self) -> None:
+        """Notify the service manager, if there is one, that the daemon has started."""
+        if self.notifier is not None:
+            self.notifier.ready(self._status())
+
+    def _status(self) -> str:
+        return f"listens on {', '.join(self.addresses)}"
 
     def _log_start(self) -> None:
         admission = self.factory.admission
@@ -264,7 +282,17 @@ class DrainingService(Service):
             result = Result(errors=(f"the daemon {reason}",))
             self._log.warn("{cause}: {reason}", cause=cause, reason=result.errors[0])
             return succeed(result)
-        return self.reloader.reload(cause, dry_run)
+        if self.notifier is None or dry_run:
+            return self.reloader.reload(cause, dry_run)
+        self.notifier.reloading()
+        return self.reloader.reload(cause).addCallback(self._reloaded, self.notifier)
+
+    def _reloaded(self, result: Result, notifier: Notifier) -> Result:
+        status = self._status()
+        if result.errors:
+            status += f"; the settings were not reloaded: {'; '.join(result.errors)}"
+        notifier.reloaded(status)
+        return result
 
     def reopen_logs(self) -> bool:
         """Open the companion's log files again; return whether it has one."""
@@ -286,6 +314,8 @@ class TwistdService(MultiService):
         log: LogChoice | None = None,
     ) -> None:
         super().__init__()
+        self._daemon = daemon
+        self._reactor = reactor
         daemon.setServiceParent(self)
         termination = TerminationSignals(reactor, daemon.abort)
         termination.setServiceParent(self)
@@ -307,6 +337,7 @@ class TwistdService(MultiService):
         """
         # Before the daemon starts, which may take some time.
         self._maintenance.handle_hangup()
+        self._daemon.notifier = take_notifier(os.environ, cast(IReactorTime, self._reactor))
         with _written_on_terminal():
             super().privilegedStartService()
 
@@ -317,6 +348,8 @@ class TwistdService(MultiService):
         """
         with _written_on_terminal():
             super().startService()
+        # After the handlers of signals are installed: what is ready can be stopped and reloaded.
+        self._reactor.addSystemEventTrigger("after", "startup", self._daemon.started)
 
 
 @contextmanager

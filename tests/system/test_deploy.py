@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from natproxy.cli.commands import COMMANDS
+from natproxy.cli.parsing import program_parser
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.proxy_config import ProxyConfig
@@ -32,6 +34,7 @@ from tests.support.twistd import (
 )
 
 INSTALLED = "/opt/natproxy/.venv/bin/twistd"
+COMMAND_LINE = "/opt/natproxy/.venv/bin/natproxy"
 UNITS = ["natproxy", "natproxy-activated", "natproxy-fileserver"]
 
 needs_analyze = pytest.mark.skipif(
@@ -212,7 +215,9 @@ def test_unit_is_understood_by_systemd(unit: str, tmp_path: Path) -> None:
     for file in DEPLOY.glob("natproxy*.*"):
         if file.suffix in (".service", ".socket"):
             text = file.read_text()
-            (tmp_path / file.name).write_text(text.replace(INSTALLED, sys.executable))
+            for program in (INSTALLED, COMMAND_LINE):
+                text = text.replace(program, sys.executable)
+            (tmp_path / file.name).write_text(text)
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit)],
         capture_output=True,
@@ -241,6 +246,20 @@ def test_daemon_of_a_unit_has_more_time_to_stop_than_to_drain(unit: str) -> None
     assert drain is not None
     assert stop is not None
     assert int(stop[1]) > int(drain[1])
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_unit_is_notified_by_a_daemon_in_the_foreground(unit: str) -> None:
+    text = (DEPLOY / f"{unit}.service").read_text()
+    settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    assert settings["Type"] == "notify"
+    assert int(settings["WatchdogSec"]) >= 10
+    assert settings["ExecStart"].startswith(f"{INSTALLED} -n ")
+    # Another process than the main one may not notify.
+    assert "NotifyAccess" not in settings
+    program, *arguments = shlex.split(settings["ExecReload"])
+    assert program == COMMAND_LINE
+    assert program_parser(COMMANDS).parse_args(arguments).selected.name == "reload"
 
 
 @pytest.mark.parametrize("unit", UNITS)
