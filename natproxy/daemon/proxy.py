@@ -10,7 +10,7 @@ from twisted.application.service import IService
 
 from natproxy.daemon.clock import use_monotonic_time
 from natproxy.daemon.descriptors import attainable, observers_for, proxy_capacity
-from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
+from natproxy.daemon.endpoints import listening_endpoints, upstream_connector
 from natproxy.daemon.options import DaemonOptions, parameters_of
 from natproxy.daemon.parts import (
     prepare_certificates,
@@ -28,7 +28,6 @@ from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.proxy_observation import ProxyObservation
 from natproxy.daemon.reload import LiveSettings, Reloader
 from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
-from natproxy.proxy.endpoint import connector_for
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import Method, Relays
 from natproxy.server.admission import share_of
@@ -50,7 +49,11 @@ class Options(DaemonOptions):
         "Proxy commands to a file server, with one upstream connection for each."
         f" Listens on {ProxyConfig().listen[0]} by default."
     )
-    optParameters = parameters_of(ProxyConfig, "upstream")
+    optParameters = parameters_of(ProxyConfig, "source", "upstream")
+
+    def opt_source(self, address: str) -> None:
+        """Local address of upstream connections; may be repeated. By default, the kernel's."""
+        self._add("source", address)
 
     def opt_upstream(self, description: str) -> None:
         """Endpoint of the file server [default: tcp:127.0.0.1:9001]."""
@@ -68,13 +71,12 @@ def make_proxy(
     :raises SettingError: if an endpoint is malformed, or a file that is named cannot be used.
     """
     endpoints = listening_endpoints(reactor, config)
-    upstream = upstream_endpoint(reactor, config)
+    connector = upstream_connector(reactor, config)
     use_monotonic_time(reactor)
     descriptors = attainable() if descriptors is None else descriptors
     observers = observers_for(config, descriptors)
     capacity = proxy_capacity(descriptors, observers)
     relays = Relays(reactor, splices=capacity.splices, pipes=capacity.pipes)
-    connector = connector_for(config.upstream, upstream, reactor, config.connect_timeout)
     factory = ProxyFactory(reactor, connector, relays=relays)
     proxy = DrainingService(
         endpoints,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 
 from natproxy.access.networks import Networks
 from natproxy.access.patterns import NamePattern
@@ -97,6 +98,27 @@ class NetworkTexts(Texts):
         """Return networks as they are written; see `Rule`."""
         texts = super().check(value)
         Networks(texts)
+        return texts
+
+
+class LocalAddresses(Texts):
+    """Numeric addresses of this machine, of IPv4 or IPv6."""
+
+    def __init__(self) -> None:
+        super().__init__(least=0)
+
+    def check(self, value: object) -> tuple[str, ...]:
+        """Return addresses as they are written; see `Rule`."""
+        texts = super().check(value)
+        for each in texts:
+            try:
+                unspecified = ip_address(each).is_unspecified
+            except ValueError:
+                unspecified = True
+            if unspecified:
+                raise ValueError("must be addresses of this machine, such as 10.0.0.2 or fd00::2")
+        if len(set(texts)) < len(texts):
+            raise ValueError("must not name an address twice")
         return texts
 
 

@@ -132,7 +132,7 @@ def _server_config(
         options["listen"] = Found([fileserver_listen], source)
     # There is one control socket, that of the proxy.
     config = FileServerConfig.load(options, file=file).override(control=NONE)
-    if config.source("listen") == DEFAULT:
+    if config.source_of("listen") == DEFAULT:
         # An error names the option of this program.
         sources = {**config.sources, "listen": Source(OPTION, "--fileserver-listen")}
         config = replace(config, sources=sources)
@@ -146,7 +146,7 @@ def _proxy_config(
     if listen:
         options["listen"] = list(listen)
     config = ProxyConfig.load(options, file=file)
-    if config.source("listen") == DEFAULT:
+    if config.source_of("listen") == DEFAULT:
         config = config.override(listen=(LISTEN,))
     # For a first look the ring of events suffices.
     return config if config.journal is not None else config.override(journal=NONE)

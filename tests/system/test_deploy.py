@@ -292,7 +292,7 @@ def free_port() -> int:
 def test_example_of_a_file_is_valid(config: type[DaemonConfig]) -> None:
     path = str(DEPLOY / "natproxy.toml")
     loaded = config.load(environment={}, file=path)
-    assert loaded.source("listen").name == f"{path}: {config.table}.listen"
+    assert loaded.source_of("listen").name == f"{path}: {config.table}.listen"
 
 
 def test_application_files_read_one_file_for_both(tmp_path: Path) -> None:
