@@ -107,8 +107,8 @@ def report(
     lines = [
         "# The fleet under faults",
         "",
-        f"{elapsed:.0f} s, {CLIENTS} clients, {len(fleet.proxies)} proxies, {len(fleet.servers)} file"
-        f" servers, seed {seed}; written by `tests/system/test_fleet.py`.",
+        f"{elapsed:.0f} s, {CLIENTS} clients, {len(fleet.proxies)} proxies,"
+        f" {len(fleet.servers)} file servers, seed {seed}; written by `tests/system/test_fleet.py`.",
         "",
         f"{len(accounts.sent):,} commands were sent: {statuses['completed']:,} completed,"
         f" {statuses['error']:,} refused with an error, {statuses['broken']:,} broken off."
