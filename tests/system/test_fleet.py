@@ -108,7 +108,7 @@ def report(
         "# The fleet under faults",
         "",
         f"{elapsed:.0f} s, {CLIENTS} clients, {len(fleet.proxies)} proxies,"
-        f" {len(fleet.servers)} file servers, seed {seed}; `tests/system/test_fleet.py` wrote this.",
+        f" {len(fleet.servers)} file servers, seed {seed}; see `tests/system/test_fleet.py`.",
         "",
         f"{len(accounts.sent):,} commands were sent: {statuses['completed']:,} completed,"
         f" {statuses['error']:,} refused with an error, {statuses['broken']:,} broken off."
