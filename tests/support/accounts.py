@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,17 @@ UNFLUSHED = 1.0
 """Seconds before a kill whose last records may be missing: the journal is flushed each 0.25 s, the
 access log each 0.1 s, on a machine that is busy."""
 
+LATE = 60.0
+"""Seconds within which a command reaches a proxy: it is sent again when a link has been mended. A
+connection has no name twice."""
+
 Row = Mapping[str, Any]
+
+SHIPPED = (
+    *("client", "client_port", "nat", "nat_port", "upstream", "upstream_port", "verb", "name"),
+    *("outcome", "bytes", "started", "ended", "serial"),
+)
+"""Members of a row that are the same in the database."""
 
 
 class Line(NamedTuple):
@@ -88,6 +98,34 @@ class Accounts:
         """Return whether a process was killed so soon that a record of the moment may be lost."""
         return any(-CLOSE <= kill - moment <= UNFLUSHED for kill in self._kills[name])
 
+    def check_database(self, rows: Iterable[Row]) -> None:
+        """Compare what was shipped with the journals: nothing is missing, nothing came twice."""
+        shipped = by(rows, identity_of)
+        for proxy in self.rows.values():
+            for one in proxy:
+                copies = shipped.pop(identity_of(one), [])
+                right = [[copy[field] for field in SHIPPED] for copy in copies] == [
+                    [one[field] for field in SHIPPED]
+                ]
+                self._count("rows in the database", right, f"shipped as {copies}", one)
+        self.wrong += [f"in no journal: {copies}" for copies in shipped.values()]
+
+    def check_whois(
+        self, title: str, lines: Sequence[Line], answers: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Check who was behind the ports that file servers have seen.
+
+        :param answers: for each line.
+        """
+        for line, answer in zip(lines, answers, strict=True):
+            named = {(one["client"], one["name"]) for one in answer["translations"]}
+            if (line.name.partition("/")[0], line.name) in named:
+                self.counts[f"{title}: the client and its command"] += 1
+            else:
+                killed = self.killed_after(self._nat_hosts[line.peer[0]], line.ended)
+                right = answer["result"] == "unknown" and killed
+                self._count(f"{title}: unknown before a kill", right, f"{title} {answer}", line)
+
     def _check_sent(self) -> None:
         """Find a row for each command of the clients' log, and a command for each row."""
         used: set[int] = set()
@@ -98,7 +136,7 @@ class Accounts:
             row = nearest(
                 (one for one in found[proxy].get(key, ()) if id(one) not in used),
                 lambda one, sent=sent: abs(one["began"] - sent.sent),  # type: ignore[misc]
-                5.0,
+                LATE,
             )
             if row is not None:
                 used.add(id(row))
@@ -167,6 +205,10 @@ def nearest(candidates: Iterable[Row], distance: Callable[[Row], float], most: f
 def beside(line: Line, row: Row) -> float:
     """Return the seconds by which the end of a line is outside of a translation."""
     return max(row["began"] - line.ended, line.began - row["finished"], 0.0)
+
+
+def identity_of(row: Row) -> tuple[object, ...]:
+    return row["proxy"], row["worker"], row["boot"], row["seq"]
 
 
 def client_key(row: Row) -> tuple[object, ...]:
