@@ -37,7 +37,7 @@ SET_BACK_BETWEEN = "the clock was set back between two runs of the daemon"
 LOSING = frozenset({"killed", "disk", "overrun", "unshipped"})
 """Causes of the gaps in which the ends of translations are lost."""
 
-ENDING = frozenset({"killed", "off"})
+ENDING = frozenset({"killed", "off", "unshipped"})
 """Causes of the gaps that follow the last segment of a boot."""
 
 
