@@ -109,7 +109,7 @@ def running_server() -> Iterator[Server]:
     """Run a server for the length of a block."""
     # Its account can reach this, and not the directories of pytest.
     with tempfile.TemporaryDirectory(prefix="natproxy-postgres-") as name:
-        os.chmod(name, 0o755)  # noqa: S103
+        os.chmod(name, 0o755)
         server = Server(Path(name))
         server.start()
         try:

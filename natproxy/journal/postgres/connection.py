@@ -11,8 +11,6 @@ from natproxy.journal.directory import JournalError
 if TYPE_CHECKING:
     import psycopg
 
-SCHEMES = ("postgresql://", "postgres://")
-
 CONNECT = 10
 """Seconds for a connection, by default."""
 
@@ -34,11 +32,6 @@ class PostgresError(JournalError):
 
 class DatabaseAway(PostgresError):
     """The database cannot be reached, or has ended the connection: try again later."""
-
-
-def is_url(text: str) -> bool:
-    """Return whether a text names a database, and not a directory."""
-    return text.startswith(SCHEMES)
 
 
 def driver() -> Any:
