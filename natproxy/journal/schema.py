@@ -154,6 +154,7 @@ CAUSES = {
     "unreadable": "a segment could not be read",
     "unwritten": "the daemon ran, and could not write its journal",
     "erased": "entries were erased",
+    "unshipped": "segments were deleted or damaged before they were shipped",
 }
 """Causes of gaps, and the phrases for people."""
 
