@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from natproxy.metadata import DIRECTORY, FILE, UNREAD_METADATA, Entry
 from natproxy.storage import NotFound, ObjectStorage, Snapshot, Step, Storage, TooLarge
-from natproxy.storage.objects import fetching
-from natproxy.storage.objects.fetching import PIECE
+from natproxy.storage.objects import ranges
+from natproxy.storage.objects.ranges import PIECE
 from tests.support.storage import descriptors
 
 Tree = dict[bytes, "bytes | Tree"]
@@ -333,7 +333,7 @@ class ObjectsSuite(StorageSuite):
     )
 
     def test_replaced_object_is_not_mixed_with_the_one_that_was_opened(self) -> None:
-        self.patch(fetching, "LARGEST", PIECE)
+        self.patch(ranges, "LARGEST", PIECE)
         content = b"before" * 200_000
         self.replace(b"a", content)
         with closing(self.storage.open(b"a")) as file:

@@ -3,7 +3,7 @@
 Directories are the prefixes of keys. The protocol lists a directory before everything that begins
 with its name, ``a``, ``a-1``, ``a.txt``, ``a/x``; the store lists ``a-1``, ``a.txt``, ``a/x``, or
 with a delimiter ``a-1``, ``a.txt``, ``a/``. So for each key, every *stem* of it is looked for:
-``a`` of ``a-1``, as the character after it is less than a slash. Usually the page of keys goes on
+``a`` of ``a-1``, as the character after it is less than a slash. Usually the page of keys continues
 beyond ``a/`` and shows whether there is one; else a request finds out, and the page remembers it.
 """
 
@@ -81,7 +81,7 @@ class Keys:
 
     :param client: of the store.
     :param check: called for each key and request; an exception that it raises ends the work.
-    :param omit: told what is left out.
+    :param omit: called with what is left out.
     """
 
     def __init__(self, client: ObjectClient, check: Check, omit: Omit) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import islice
 
 from natproxy.metadata import DIRECTORY, FILE, Entry, Metadata
+from natproxy.storage.cache import BLOCK, DiskCache
 from natproxy.storage.interface import (
     Check,
     NotFound,
@@ -29,10 +30,10 @@ from natproxy.storage.objects.client import (
     ObjectInfo,
     StoreError,
 )
-from natproxy.storage.objects.fetching import PIECE, FetchThreads, Memory, Reader
 from natproxy.storage.objects.keys import Item, Keys, OrderError, is_valid
 from natproxy.storage.objects.listing import items_below, items_in
 from natproxy.storage.objects.location import Location
+from natproxy.storage.objects.ranges import PIECE, FetchThreads, Memory, Pieces, Reader
 
 FIRST = 64 * 1024
 """Bytes that are received together with the metadata when an object is opened."""
@@ -111,19 +112,70 @@ class ObjectFile:
 
 
 class _ObjectPieces:
-    """Receives pieces of one object; see `natproxy.storage.objects.fetching.Pieces`."""
+    """Receives pieces of one object; see `natproxy.storage.objects.ranges.Pieces`."""
 
     unit = 1
 
     def __init__(self, client: ObjectClient, key: str, etag: str) -> None:
-        self._client = client
+        self.client = client
         self._key = key
         self._etag = etag
 
     def receive(self, start: int, stop: int) -> Generator[bytes, None, None]:
         """Yield the bytes of a range."""
-        with closing(self._client.get(self._key, start, stop, self._etag)) as body:
+        with closing(self.client.get(self._key, start, stop, self._etag)) as body:
             yield from _pieces_of(body, stop - start)
+
+
+class _CachedPieces:
+    """Receives pieces of one object from a cache, and others from the store.
+
+    :param identity: of the object's version.
+    """
+
+    unit = BLOCK
+
+    def __init__(self, pieces: _ObjectPieces, size: int, cache: DiskCache, identity: str) -> None:
+        self._pieces = pieces
+        self._size = size
+        self._cache = cache
+        self._identity = identity
+
+    def receive(self, start: int, stop: int) -> Generator[bytes, None, None]:
+        """Yield the bytes of a range; keep the blocks that are received as a whole."""
+        while start < stop:
+            number, skip = divmod(start, BLOCK)
+            length = min(BLOCK, self._size - number * BLOCK)
+            block = self._cache.read(self._identity, number, length)
+            if block is not None:
+                piece = block[skip : skip + stop - start]
+                start += len(piece)
+                yield piece
+                continue
+            end = (number + 1) * BLOCK
+            while end < stop and not self._cache.contains(self._identity, end // BLOCK):
+                end += BLOCK
+            end = min(end, stop)
+            yield from self._missing(start, end)
+            start = end
+
+    def _missing(self, start: int, stop: int) -> Generator[bytes, None, None]:
+        parts: list[bytes] = []
+        with closing(self._pieces.receive(start, stop)) as pieces:
+            for received in pieces:
+                yield received
+                piece = received
+                while piece:
+                    end = min((start // BLOCK + 1) * BLOCK, self._size)
+                    part, piece = piece[: end - start], piece[end - start :]
+                    parts.append(part)
+                    start += len(part)
+                    if start == end:
+                        number = (end - 1) // BLOCK
+                        block = b"".join(parts)
+                        if len(block) == end - number * BLOCK:
+                            self._cache.write(self._identity, number, block)
+                        parts = []
 
 
 class ObjectStorage:
@@ -134,10 +186,11 @@ class ObjectStorage:
 
     :param location: what is served.
     :param client: of the store.
-    :param report: told what listings leave out.
+    :param cache: of blocks of objects, on a local disk.
     :param clock: monotonic seconds.
     :param threads: in which objects are received.
     :param memory: that received bytes may hold.
+    :ivar report: called with what listings leave out, and why.
     """
 
     blocking = True
@@ -146,16 +199,18 @@ class ObjectStorage:
         self,
         location: Location,
         client: ObjectClient,
-        report: Report = lambda line: None,
+        cache: DiskCache | None = None,
         clock: Callable[[], float] = time.monotonic,
         threads: FetchThreads | None = None,
         memory: Memory | None = None,
     ) -> None:
         self.location = location
         self.memory = memory or Memory()
-        self._client = client
+        self.cache = cache
+        self.report: Report = lambda line: None
+        self.client = client
         self._threads = threads or FetchThreads()
-        self._omissions = Omissions(location, report, clock)
+        self._omissions = Omissions(location, lambda line: self.report(line), clock)
         self._hides: Hides | None = None
 
     def hide(self, hides: Hides | None) -> None:
@@ -172,7 +227,7 @@ class ObjectStorage:
             the empty directory would be emptied.
         """
         prefix = self.location.prefix
-        if not self._client.page(prefix, False, "", None, 1).listed and prefix:
+        if not self.client.page(prefix, False, "", None, 1).listed and prefix:
             raise StoreError("there is no object below this prefix; check its spelling")
 
     def metadata(self, name: bytes) -> Metadata:
@@ -185,9 +240,9 @@ class ObjectStorage:
             return _DIRECTORY
         key = self._key_of(name)
         try:
-            return _metadata_of(self._client.head(key))
+            return _metadata_of(self.client.head(key))
         except NotFound:
-            if self._client.page(f"{key}/", False, "", None, 1).listed:
+            if self.client.page(f"{key}/", False, "", None, 1).listed:
                 return _DIRECTORY
             raise
 
@@ -198,9 +253,15 @@ class ObjectStorage:
         :raises StoreError: if the store fails.
         """
         key = self._key_of(name)
-        info, first = self._begin(key, FIRST)
-        client = self._client
-        pieces = _ObjectPieces(client, key, info.etag)
+        client, cache = self.client, self.cache
+        if cache is None:
+            info, first = self._begin(key, FIRST)
+        else:
+            info, first = client.head(key), b""
+        pieces: Pieces = (received := _ObjectPieces(client, key, info.etag))
+        if cache is not None:
+            place = (self.location.endpoint or "", self.location.bucket, key, info.etag)
+            pieces = _CachedPieces(received, info.size, cache, "\0".join(place))
         reader = Reader(pieces, info.size, self._threads, self.memory)
         reader.preload(first)
 
@@ -259,7 +320,7 @@ class ObjectStorage:
 
     def top_files(self, check: Check = unchecked) -> TopFiles:
         """Return the names of the objects directly below the prefix."""
-        keys = Keys(self._client, check, self._omissions.add)
+        keys = Keys(self.client, check, self._omissions.add)
         check()
 
         def names() -> Iterator[bytes]:
@@ -271,7 +332,7 @@ class ObjectStorage:
         return TopFiles(names(), ())
 
     def _items(self, top: str, depth: float, after: str, check: Check) -> Iterator[Item]:
-        keys = Keys(self._client, check, self._omissions.add)
+        keys = Keys(self.client, check, self._omissions.add)
         prefix = self.location.prefix + top
         return self._retried(lambda: items_below(keys, prefix, depth, after))
 
@@ -290,10 +351,10 @@ class ObjectStorage:
     def _begin(self, key: str, most: int) -> tuple[ObjectInfo, bytes]:
         """Return what the store reports about an object, and its first bytes."""
         try:
-            body = self._client.get(key, 0, most)
+            body = self.client.get(key, 0, most)
         except EmptyObject:
             # It has no range.
-            return self._client.head(key), b""
+            return self.client.head(key), b""
         with closing(body):
             return body.info, b"".join(_pieces_of(body, min(most, body.info.size)))
 

@@ -22,7 +22,7 @@ MEMORY = 128 << 20
 """Bytes of ranges that are held in memory, for all readers of a storage.
 
 A new range has at most an eighth of what is left of them. If less than a piece is left, the range
-that was read least recently is dropped, and received again when its reader goes on.
+that was read least recently is dropped, and received again when its reader continues.
 """
 
 THREADS = 16
@@ -114,13 +114,13 @@ class Memory:
             left = self.limit - self.held
         return min(wanted, max(least, left // 8))
 
-    def has_room(self, size: int) -> bool:
+    def is_free(self, size: int) -> bool:
         """Return whether a number of bytes is free, eight times over."""
         with self._lock:
             return (self.limit - self.held) // 8 >= size
 
     def add(self, one: Range, size: int) -> None:
-        """Count a range. Others are dropped until there is room for it."""
+        """Count a range. Others are dropped until there is space for it."""
         dropped = []
         with self._lock:
             self.held += size
@@ -206,7 +206,7 @@ class Range:
     def read(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from an offset on; wait for them. What is before is dropped.
 
-        :return: none if the range was dropped to make room for others.
+        :return: none if the range was dropped to free its memory for others.
         :raises StoreError: if they cannot be received.
         """
         freed = 0
@@ -323,7 +323,7 @@ class Reader:
 
     def _read_ahead(self, current: Range) -> None:
         least = max(PIECE, self._pieces.unit)
-        if self._next is None and current.stop < self._size and self._memory.has_room(least):
+        if self._next is None and current.stop < self._size and self._memory.is_free(least):
             self._next = self._request(current.stop)
 
     def _request(self, start: int) -> Range:
