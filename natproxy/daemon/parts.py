@@ -29,7 +29,7 @@ from natproxy.relay import Method, Relays
 from natproxy.server.factory import CommandFactory
 from natproxy.server.gates import LimitGate
 from natproxy.settings import SettingError
-from natproxy.storage import LocalStorage
+from natproxy.storage import LocalStorage, ObjectStorage
 from natproxy.tls.files import CertificateError
 
 _log = Logger()
@@ -121,7 +121,7 @@ def prepare_upstream(factory: ProxyFactory, reactor: Any, config: ProxyConfig) -
     return lambda: factory.resources.upstreams.use(connector, config.upstream_proxy_protocol)
 
 
-def prepare_hiding(storage: LocalStorage, config: FileServerConfig) -> Effect:
+def prepare_hiding(storage: LocalStorage | ObjectStorage, config: FileServerConfig) -> Effect:
     """Prepare which files are neither listed nor sent."""
     if not config.hide:
         return lambda: storage.hide(None)

@@ -11,7 +11,8 @@ from natproxy.access.patterns import NamePattern
 from natproxy.access.rule_table import parse_rules, rule_tables
 from natproxy.access.rules import AccessRule
 from natproxy.records.places import NAME, NAME_RULE
-from natproxy.settings import Rule, Texts
+from natproxy.settings import Rule, Text, Texts
+from natproxy.storage.objects.location import check_endpoint
 from natproxy.toml_values import to_toml
 
 SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -160,3 +161,11 @@ def _shown_quantity(value: float, units: Mapping[str, int]) -> str:
         if value and not value % number:
             return f'"{int(value // number)}{unit}"'
     return to_toml(value)
+
+
+class Service(Rule[str]):
+    """The URL of an S3 service."""
+
+    def check(self, value: object) -> str:
+        """Return a URL, if it has a scheme and a host, and no password; see `Rule`."""
+        return check_endpoint(Text().check(value))

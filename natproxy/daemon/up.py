@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -40,7 +41,7 @@ from natproxy.protocol import listable, printable
 from natproxy.records.places import NONE
 from natproxy.server.threads import Threads
 from natproxy.settings import DEFAULT, OPTION, Found, SettingError, Source
-from natproxy.storage import LocalStorage
+from natproxy.storage import LocalStorage, NotFound, ObjectStorage
 
 PROGRAM = "natproxy up"
 """What error messages begin with."""
@@ -64,25 +65,27 @@ def run(
     config: str | None = None,
     reactor: Any = None,
     observation: Mapping[str, object] | None = None,
+    s3_endpoint: str | None = None,
 ) -> int:
     """Run both daemons until SIGINT or SIGTERM; return the exit status.
 
     The environment variables of both daemons count too.
 
-    :param files: the directory to serve; ``None`` for the one of the other sources, or
-        ``./files``, which is then created if it is missing.
+    :param files: the directory to serve, or ``s3://BUCKET/PREFIX``; ``None`` for the one of the
+        other sources, or ``./files``, which is then created if it is missing.
     :param listen: endpoints of the proxy; if there are none, those of the other sources, or
         `LISTEN`.
     :param fileserver_listen: endpoint of the file server.
     :param config: TOML file with the settings of both.
     :param observation: options of the proxy: ``name``, ``control``, ``journal``, ``web``.
+    :param s3_endpoint: URL of the S3 service.
     :raises StartupError: if they can't be started.
     """
     if reactor is None:
         from twisted.internet import reactor
     _log_to_stderr()
     with startup_errors(PROGRAM):
-        server_config = _server_config(files, fileserver_listen, config)
+        server_config = _server_config(files, fileserver_listen, config, s3_endpoint)
         proxy_config = _proxy_config(listen, config, observation or {})
         served = fileserver.open_directory(server_config)
         try:
@@ -122,11 +125,16 @@ def _reload_together(reactor: Any, server: DrainingService, proxy: DrainingServi
 
 
 def _server_config(
-    files: str | None, fileserver_listen: str | None, file: str | None
+    files: str | None,
+    fileserver_listen: str | None,
+    file: str | None,
+    s3_endpoint: str | None = None,
 ) -> FileServerConfig:
     options: dict[str, object] = {}
     if files is not None:
         options["files"] = files
+    if s3_endpoint is not None:
+        options["s3-endpoint"] = s3_endpoint
     if fileserver_listen is not None:
         source = Source(OPTION, "--fileserver-listen")
         options["listen"] = Found([fileserver_listen], source)
@@ -205,11 +213,15 @@ def _welcome(
     proxy: DrainingService,
     control: str | None,
 ) -> str:
-    names = [name for name in served.directory.top_files().names if listable(name)]
+    listed: Iterator[bytes] = filter(listable, served.directory.top_files().names)
+    if isinstance(served.directory, ObjectStorage):
+        # Listing all of them may take minutes.
+        listed = islice(listed, EXAMINED)
+    names = list(listed)
     count = "1 file" if len(names) == 1 else f"{len(names)} files"
     state = "created, empty" if served.created else count
     lines = [
-        f"serving      {printable(served.directory.path)} ({state})",
+        f"serving      {served.title} ({state})",
         *(f"file server  {address_text(port.getHost())}" for port in server.ports),
         *(f"proxy        {address_text(port.getHost())}" for port in proxy.ports),
         *(f"page         {page}" for page in _pages(proxy)),
@@ -226,11 +238,12 @@ def _welcome(
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
 
 
-def _example(directory: LocalStorage, names: Sequence[bytes]) -> str:
+def _example(directory: LocalStorage | ObjectStorage, names: Sequence[bytes]) -> str:
     """Return the name of a file to try, quoted for a shell: one with content if there is one."""
-    for name in names[:EXAMINED]:
-        with suppress(OSError):
-            if os.stat(os.path.join(directory.path, name)).st_size:
+    local = isinstance(directory, LocalStorage)
+    for name in names[: EXAMINED if local else 1]:
+        with suppress(OSError, NotFound):
+            if directory.metadata(name).size:
                 return shlex.quote(printable(name))
     return shlex.quote(printable(names[0])) if names else "NAME"
 
