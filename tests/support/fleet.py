@@ -363,7 +363,9 @@ class Fleet:
     def await_rows(self, count: int) -> None:
         """Wait until the shippers have caught up: the database has so many commands."""
         deadline = time.monotonic() + 2 * PATIENCE
-        query = "select count(*) from entries"
+        # What has ended, and what has been lost.
+        count_of = "(select count(*) from natproxy.{})".format
+        query = f"select {count_of('entries')} + {count_of('unended')}"
         while True:
             psql = (str(programs() / "psql"), "-h", DATABASE, "-U", "postgres", "-tAc", query)
             found = int(self.run_at_database(*psql))
