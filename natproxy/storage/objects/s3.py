@@ -169,7 +169,7 @@ class S3Client:
         if isinstance(error, (exceptions.ReadTimeoutError, exceptions.ConnectTimeoutError)):
             return StoreError("the object store does not respond")
         kind = type(error).__name__
-        if isinstance(error, exceptions.HTTPClientError):
+        if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError)):
             where = self._location.endpoint or "the object store"
             return StoreError(f"the connection to {where} fails ({kind})")
         if isinstance(error, exceptions.ProfileNotFound):
