@@ -23,7 +23,7 @@ TYPED = {
     *("CLIENT", "WHEN"),
     # Of one option with two values.
     ("CLIENT", "COMMAND"),
-    *("ADDRESS", "HOST:PORT", "HOST[:PORT]", "[ADDRESS:]PORT", "ENDPOINT"),
+    *("ADDRESS", "HOST:PORT", "HOST[:PORT]", "[ADDRESS:]PORT", "ENDPOINT", "URL"),
 }
 """Values that have no completion; the values of all other options are completed."""
 

@@ -39,7 +39,7 @@ class ObjectInfo(NamedTuple):
     :ivar size: in bytes.
     :ivar mtime_ns: time of its last modification, a whole second, in nanoseconds since the epoch.
     :ivar etag: without quotation marks.
-    :ivar sha256: of the whole object, in hexadecimal, if the store keeps it and was asked for it.
+    :ivar sha256: of the whole object, in hexadecimal, if the store keeps it, and it was requested.
     """
 
     size: int

@@ -75,10 +75,10 @@ def _items_by_name(keys: Keys, top: str, after: str) -> Iterator[Item]:
         # A file comes before a directory of the same name, which it hides.
         for name, is_directory, listed in sorted(named, key=lambda one: one[:2]):
             keys.check()
-            if name == last:
-                keys.omit(listed.key, HIDDEN)
-            elif not is_valid(name):
+            if not is_valid(name):
                 keys.omit(listed.key, INVALID)
+            elif name == last:
+                keys.omit(listed.key, HIDDEN)
             else:
                 last = name
                 if name > after:

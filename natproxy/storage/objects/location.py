@@ -42,9 +42,9 @@ def parse_location(text: str, endpoint: str | None = None) -> Location:
         raise ValueError("must be s3://BUCKET or s3://BUCKET/PREFIX")
     if bucket.endswith("--x-s3"):
         raise ValueError("must not be a directory bucket: S3 Express does not list keys in order")
-    prefix = prefix.removesuffix("/")
     if not prefix:
         return Location(bucket, "", endpoint)
+    prefix = prefix.removesuffix("/")
     if not {"", ".", ".."}.isdisjoint(prefix.split("/")):
         raise ValueError("must have a prefix without empty components, '.' and '..'")
     return Location(bucket, f"{prefix}/", endpoint)

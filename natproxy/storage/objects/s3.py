@@ -143,7 +143,6 @@ class S3Client:
 
         if isinstance(error, StoreError):
             return error
-        place = f"s3://{self._location.bucket}"
         if isinstance(error, exceptions.ClientError):
             code = str(error.response.get("Error", {}).get("Code", ""))[:100]
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -154,28 +153,28 @@ class S3Client:
                 return EmptyObject()
             if status in (401, 403):
                 return StoreError(
-                    f"access to {place} denied ({shown}); check the credentials (environment,"
-                    " profile or role) and what they may read and list"
+                    f"access denied by the object store ({shown}); check the credentials"
+                    " (environment, profile or role) and what they may read and list"
                 )
             if code == "NoSuchBucket":
-                return StoreError(f"{place}: no such bucket")
+                return StoreError(f"no such bucket: {self._location.bucket}")
             if status in _BUSY:
-                return StoreError(f"{place}: the object store is busy or fails ({shown})")
-            return StoreError(f"{place}: the object store refuses a request ({shown})")
+                return StoreError(f"the object store is busy or fails ({shown})")
+            return StoreError(f"the object store refuses a request ({shown})")
         if isinstance(error, (exceptions.NoCredentialsError, exceptions.PartialCredentialsError)):
             return StoreError(
-                f"{place}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"
-                " AWS_PROFILE"
+                "no credentials for the object store; set AWS_ACCESS_KEY_ID and"
+                " AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             )
         if isinstance(error, (exceptions.ReadTimeoutError, exceptions.ConnectTimeoutError)):
-            return StoreError(f"{place}: the object store does not respond")
+            return StoreError("the object store does not respond")
         kind = type(error).__name__
-        if isinstance(error, exceptions.HTTPClientError):
+        if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError)):
             where = self._location.endpoint or "the object store"
-            return StoreError(f"{place}: the connection to {where} fails ({kind})")
+            return StoreError(f"the connection to {where} fails ({kind})")
         if isinstance(error, exceptions.ProfileNotFound):
-            return StoreError(f"{place}: AWS_PROFILE names a profile that does not exist")
-        return StoreError(f"{place}: the request to the object store fails ({kind})")
+            return StoreError("AWS_PROFILE names a profile that does not exist")
+        return StoreError(f"the request to the object store fails ({kind})")
 
     def _call(self, operation: str, **options: object) -> dict[str, Any]:
         from botocore.exceptions import ClientError

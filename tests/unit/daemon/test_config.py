@@ -132,6 +132,9 @@ class SourceTests(ConfigCase):
         values = {
             "LISTEN": "tcp:1  tcp:2",
             "FILES": "a directory",
+            "S3_ENDPOINT": "http://127.0.0.1:8333",
+            "CACHE": "a cache",
+            "CACHE_SIZE": "1G",
             "TIMEOUT": "1",
             "FIRST_COMMAND_TIMEOUT": "0",
             "DRAIN": "2",
@@ -193,6 +196,8 @@ class SourceTests(ConfigCase):
             "journal-max-size": ("1G", "2G", "3G"),
             "min-rate": ("1K", "2K", "3K"),
             "auth-plain": ("true", "false", "true"),
+            "s3-endpoint": ("http://a", "https://b", "http://c:1"),
+            "cache-size": ("1G", "2G", "3G"),
         }
         for kind in (ProxyConfig, FileServerConfig):
             for one in settings_of(kind):
@@ -350,7 +355,8 @@ class ReloadableTests(ConfigCase):
             if not one.metadata["reloadable"]
         }
         places = {"name", "control", "web", "web_hosts", "journal", "journal_names", "ident"}
-        self.assertEqual(fixed, {"listen", "log", "access_log", "files", *places})
+        files = {"files", "s3_endpoint", "cache", "cache_size"}
+        self.assertEqual(fixed, {"listen", "log", "access_log", *files, *places})
 
 
 class TableOnlyTests(ConfigCase):
