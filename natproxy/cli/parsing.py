@@ -96,8 +96,10 @@ class CommandLineParser(argparse.ArgumentParser):
         return arguments
 
     def _get_option_tuples(self, option_string: str) -> list[Any]:
-        # Up to Python 3.12, an option of a command is an error if it could be short for several
-        # of the program: ``--to`` for ``--token-file`` and ``--token-plain``.
+        """Return the options of the program that a word abbreviates, if it is one option.
+
+        A word that could be several of them may be an option of the command.
+        """
         found = super()._get_option_tuples(option_string)
         return found if len(found) == 1 else []
 
