@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from enum import Enum
+from typing import TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from natproxy.settings import one_line
+
+Result = TypeVar("Result")
 
 RETRY = 0.1
 """Seconds until a message is sent again for which the manager's queue was full."""
@@ -64,12 +67,15 @@ class Notifier:
     :param clock: follows the monotonic clock.
     :param period: seconds within which the manager expects a sign of life; 0 for no watchdog.
     :ivar state: what the manager has been notified of.
+    :ivar variables: those of the environment that `take_notifier` has removed. A program that
+        replaces this one in its process needs them.
     """
 
     _log = Logger()
 
     def __init__(self, address: str, clock: IReactorTime, period: float = 0.0) -> None:
         self.state = State.STARTING
+        self.variables: Mapping[str, str] = {}
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._shown = address
         self._clock = clock
@@ -114,13 +120,14 @@ class Notifier:
             if self._watchdog is not None:
                 self._watchdog.cancel()
 
-    def close(self) -> None:
-        """Close the socket: the daemon has stopped."""
+    def closed(self, result: Result) -> Result:
+        """Close the socket: the daemon has stopped. Return the parameter, as a callback does."""
         self._waiting.clear()
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
         self._socket.close()
+        return result
 
     def _advance(self, event: Event) -> bool:
         following = TRANSITIONS[self.state].get(event)
@@ -171,11 +178,14 @@ def take_notifier(environment: MutableMapping[str, str], clock: IReactorTime) ->
 
     :param clock: as of `Notifier`.
     """
-    address = environment.pop(_SOCKET, "")
-    period, process = environment.pop(_PERIOD, ""), environment.pop(_PROCESS, "")
+    names = (_SOCKET, _PERIOD, _PROCESS)
+    taken = {name: environment.pop(name) for name in names if name in environment}
+    address, period, process = (taken.get(name, "") for name in names)
     if not address.startswith(("/", "@")):
         return None
     microseconds = int(period) if period.isascii() and period.isdigit() else 0
     if process not in ("", str(os.getpid())):
         microseconds = 0
-    return Notifier(address, clock, microseconds / 1_000_000)
+    notifier = Notifier(address, clock, microseconds / 1_000_000)
+    notifier.variables = taken
+    return notifier

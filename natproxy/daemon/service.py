@@ -212,8 +212,6 @@ class DrainingService(Service):
             port.stopListening()
         if self.companion is not None:
             self.companion.cancel_start()
-        if self.notifier is not None:
-            self.notifier.close()
 
     def stopService(self) -> Deferred[None]:
         """Stop listening at once, drain, then abort what is left.
@@ -225,8 +223,6 @@ class DrainingService(Service):
 
     async def _stop(self) -> None:
         self.phase = Phase.DRAINING
-        if self.notifier is not None:
-            self.notifier.stopping(f"draining for up to {self.drain:g} s")
         ports, self.ports = self.ports, []
         closed = gatherResults([maybeDeferred(port.stopListening) for port in ports])
         time_out = self._clock.callLater(self.drain, self.abort)
@@ -245,16 +241,6 @@ class DrainingService(Service):
         if self.companion is not None:
             await self.companion.stop()
         self.phase = Phase.STOPPED
-        if self.notifier is not None:
-            self.notifier.close()
-
-    def started(self) -> None:
-        """Notify the service manager, if there is one, that the daemon has started."""
-        if self.notifier is not None:
-            self.notifier.ready(self._status())
-
-    def _status(self) -> str:
-        return f"listens on {', '.join(self.addresses)}"
 
     def _log_start(self) -> None:
         admission = self.factory.admission
@@ -288,10 +274,9 @@ class DrainingService(Service):
         return self.reloader.reload(cause).addCallback(self._reloaded, self.notifier)
 
     def _reloaded(self, result: Result, notifier: Notifier) -> Result:
-        status = self._status()
-        if result.errors:
-            status += f"; the settings were not reloaded: {'; '.join(result.errors)}"
-        notifier.reloaded(status)
+        errors = "; ".join(result.errors)
+        wrong = f"; the settings were not reloaded: {errors}" if errors else ""
+        notifier.reloaded(listening_status(self.addresses) + wrong)
         return result
 
     def reopen_logs(self) -> bool:
@@ -349,7 +334,27 @@ class TwistdService(MultiService):
         with _written_on_terminal():
             super().startService()
         # After the handlers of signals are installed: what is ready can be stopped and reloaded.
-        self._reactor.addSystemEventTrigger("after", "startup", self._daemon.started)
+        self._reactor.addSystemEventTrigger("after", "startup", self._notify_ready)
+
+    def _notify_ready(self) -> None:
+        if self._daemon.notifier is not None:
+            self._daemon.notifier.ready(listening_status(self._daemon.addresses))
+
+    def stopService(self) -> Deferred[list[tuple[bool, object]]]:
+        """Notify the service manager, if there is one, and stop the daemon.
+
+        :return: fires when it has stopped.
+        """
+        notifier = self._daemon.notifier
+        if notifier is not None:
+            notifier.stopping(f"draining for up to {self._daemon.drain:g} s")
+        stopped: Deferred[list[tuple[bool, object]]] = super().stopService()
+        return stopped if notifier is None else stopped.addBoth(notifier.closed)
+
+
+def listening_status(addresses: Sequence[str]) -> str:
+    """Return what a daemon that runs notifies the service manager of, for people."""
+    return f"listens on {', '.join(addresses)}"
 
 
 @contextmanager

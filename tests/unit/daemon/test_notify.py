@@ -131,7 +131,7 @@ class WatchdogTests(NotifierCase):
         self.socket.errors.append(BlockingIOError())
         self.notifier.stopping("draining")
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
-        self.notifier.close()
+        self.assertEqual(self.notifier.closed("result"), "result")
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertTrue(self.socket.closed)
 
@@ -183,8 +183,12 @@ class EnvironmentTests(NotifierCase):
             "WATCHDOG_PID": "1",
             "A": "",
         }
-        self.assertIsNotNone(take(environment, self.clock))
+        removed = {name: text for name, text in environment.items() if name != "A"}
+        notifier = take(environment, self.clock)
+        assert notifier is not None
         self.assertEqual(environment, {"A": ""})
+        # A program that replaces the daemon has them.
+        self.assertEqual(notifier.variables, removed)
 
     def test_name_in_the_abstract_namespace(self) -> None:
         notifier = take({"NOTIFY_SOCKET": "@/org/notify"}, self.clock)
