@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from natproxy.cli.commands import COMMANDS
+from natproxy.cli.parsing import program_parser
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.proxy_config import ProxyConfig
@@ -32,7 +34,9 @@ from tests.support.twistd import (
 )
 
 INSTALLED = "/opt/natproxy/.venv/bin/twistd"
+INSTALLED_CLIENT = "/opt/natproxy/.venv/bin/natproxy"
 UNITS = ["natproxy", "natproxy-activated", "natproxy-fileserver"]
+SHIP = "natproxy-ship"
 
 needs_analyze = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze"
@@ -206,13 +210,15 @@ def test_socket_activated_proxy_serves_the_client_that_started_it(tmp_path: Path
 
 @needs_analyze
 @pytest.mark.parametrize(
-    "unit", [*(f"{unit}.service" for unit in UNITS), "natproxy-activated.socket"]
+    "unit", [*(f"{unit}.service" for unit in (*UNITS, SHIP)), "natproxy-activated.socket"]
 )
 def test_unit_is_understood_by_systemd(unit: str, tmp_path: Path) -> None:
     for file in DEPLOY.glob("natproxy*.*"):
         if file.suffix in (".service", ".socket"):
             text = file.read_text()
-            (tmp_path / file.name).write_text(text.replace(INSTALLED, sys.executable))
+            for program in (INSTALLED, INSTALLED_CLIENT):
+                text = text.replace(program, sys.executable)
+            (tmp_path / file.name).write_text(text)
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit)],
         capture_output=True,
@@ -224,13 +230,28 @@ def test_unit_is_understood_by_systemd(unit: str, tmp_path: Path) -> None:
 
 
 @needs_analyze
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", [*UNITS, SHIP])
 def test_unit_exposes_little(unit: str) -> None:
     analyze = ("systemd-analyze", "security", "--offline=true", "--threshold=15")
     done = subprocess.run(
         [*analyze, str(DEPLOY / f"{unit}.service")], capture_output=True, text=True, timeout=LIMIT
     )
     assert done.returncode == 0, done.stdout[-200:] + done.stderr
+
+
+def test_shipper_has_the_user_and_the_directory_of_the_proxy() -> None:
+    text = (DEPLOY / f"{SHIP}.service").read_text()
+    settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    proxy = dict(re.findall(r"^(\w+)=(.*)$", (DEPLOY / "natproxy.service").read_text(), re.M))
+    assert settings["StateDirectory"] == proxy["StateDirectory"]
+    # The user of a unit without User= has its name.
+    assert (settings["User"], settings["DynamicUser"]) == ("natproxy", proxy["DynamicUser"])
+    # What is left of the line before the line break.
+    (line,) = re.findall(r"^ExecStart=(.*?[^\\])$", text, re.MULTILINE | re.DOTALL)
+    words = shlex.split(line.replace("\\\n", " "))
+    arguments = program_parser(COMMANDS).parse_args(words[1:])
+    assert (arguments.command, arguments.action) == ("journal", "ship")
+    assert ":" not in arguments.to.partition("//")[2].partition("@")[0]
 
 
 @pytest.mark.parametrize("unit", UNITS)

@@ -95,7 +95,7 @@ class Shipment:
         if locked != (True,):
             raise AnotherShipper(
                 f"another process ships the proxy {self._name} to this database; if that is another"
-                " proxy, give each daemon a --name of its own"
+                " proxy, each daemon needs a --name of its own"
             )
         self._settlement = Settlement()
         self._refusals = self._refused_times()
@@ -251,7 +251,7 @@ class Shipment:
                 self._settlement.reset()
 
     def _note(self, hole: list[Taken], end: int | None) -> None:
-        """Write that segments are missing, and tell it."""
+        """Write that segments are missing, and report it."""
         if not hole:
             return
         gap = hole[0].summary.gaps[-1]
