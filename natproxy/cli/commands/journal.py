@@ -32,8 +32,8 @@ class Journal(Command):
             choices=("segments", "verify", "erase", "ship", "migrate", "proxies"),
             help="segments: list the files; verify: read all of them and report what is damaged;"
             " erase: remove what identifies a client; ship: copy what is new to PostgreSQL, and"
-            " continue until it is stopped; migrate: create or change the tables there; proxies: list"
-            " those whose journals are there",
+            " continue until it is stopped; migrate: create or change the tables there; proxies:"
+            " list those whose journals are there",
         )
         parser.add_argument(
             "--client",
