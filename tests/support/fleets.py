@@ -34,6 +34,7 @@ class Database:
     def empty(self) -> None:
         """Delete all rows."""
         self.connection.execute(f"truncate {TABLES} restart identity")
+        self.connection.execute("update days set earliest = 4611686018427387904")
         self.connection.execute("update retention set since = -4611686018427387904")
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:

@@ -34,8 +34,9 @@ from tests.support.twistd import (
 )
 
 INSTALLED = "/opt/natproxy/.venv/bin/twistd"
-COMMAND_LINE = "/opt/natproxy/.venv/bin/natproxy"
+INSTALLED_CLIENT = "/opt/natproxy/.venv/bin/natproxy"
 UNITS = ["natproxy", "natproxy-activated", "natproxy-fileserver"]
+SHIP = "natproxy-ship"
 
 needs_analyze = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze"
@@ -209,13 +210,13 @@ def test_socket_activated_proxy_serves_the_client_that_started_it(tmp_path: Path
 
 @needs_analyze
 @pytest.mark.parametrize(
-    "unit", [*(f"{unit}.service" for unit in UNITS), "natproxy-activated.socket"]
+    "unit", [*(f"{unit}.service" for unit in (*UNITS, SHIP)), "natproxy-activated.socket"]
 )
 def test_unit_is_understood_by_systemd(unit: str, tmp_path: Path) -> None:
     for file in DEPLOY.glob("natproxy*.*"):
         if file.suffix in (".service", ".socket"):
             text = file.read_text()
-            for program in (INSTALLED, COMMAND_LINE):
+            for program in (INSTALLED, INSTALLED_CLIENT):
                 text = text.replace(program, sys.executable)
             (tmp_path / file.name).write_text(text)
     done = subprocess.run(
@@ -229,13 +230,28 @@ def test_unit_is_understood_by_systemd(unit: str, tmp_path: Path) -> None:
 
 
 @needs_analyze
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", [*UNITS, SHIP])
 def test_unit_exposes_little(unit: str) -> None:
     analyze = ("systemd-analyze", "security", "--offline=true", "--threshold=15")
     done = subprocess.run(
         [*analyze, str(DEPLOY / f"{unit}.service")], capture_output=True, text=True, timeout=LIMIT
     )
     assert done.returncode == 0, done.stdout[-200:] + done.stderr
+
+
+def test_shipper_has_the_user_and_the_directory_of_the_proxy() -> None:
+    text = (DEPLOY / f"{SHIP}.service").read_text()
+    settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    proxy = dict(re.findall(r"^(\w+)=(.*)$", (DEPLOY / "natproxy.service").read_text(), re.M))
+    assert settings["StateDirectory"] == proxy["StateDirectory"]
+    # The user of a unit without User= has its name.
+    assert (settings["User"], settings["DynamicUser"]) == ("natproxy", proxy["DynamicUser"])
+    # What is left of the line before the line break.
+    (line,) = re.findall(r"^ExecStart=(.*?[^\\])$", text, re.MULTILINE | re.DOTALL)
+    words = shlex.split(line.replace("\\\n", " "))
+    arguments = program_parser(COMMANDS).parse_args(words[1:])
+    assert (arguments.command, arguments.action) == ("journal", "ship")
+    assert ":" not in arguments.to.partition("//")[2].partition("@")[0]
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -258,7 +274,7 @@ def test_unit_is_notified_by_a_daemon_in_the_foreground(unit: str) -> None:
     # Another process than the main one may not notify.
     assert "NotifyAccess" not in settings
     program, *arguments = shlex.split(settings["ExecReload"])
-    assert program == COMMAND_LINE
+    assert program == INSTALLED_CLIENT
     assert program_parser(COMMANDS).parse_args(arguments).selected.name == "reload"
 
 

@@ -19,7 +19,7 @@ from natproxy.cli.shell.suggestions import Suggester
 from tests.support.manual import section
 
 TYPED = {
-    *("N", "PATTERN", "RATE", "SECONDS", "DURATION", "TIME", "WORKER:SEQ", "WORD"),
+    *("N", "PATTERN", "RATE", "SECONDS", "DURATION", "TIME", "WORKER:SEQ", "WORD", "URL"),
     *("CLIENT", "WHEN"),
     # Of one option with two values.
     ("CLIENT", "COMMAND"),

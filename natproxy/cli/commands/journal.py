@@ -32,8 +32,8 @@ class Journal(Command):
             choices=("segments", "verify", "erase", "ship", "migrate", "proxies"),
             help="segments: list the files; verify: read all of them and report what is damaged;"
             " erase: remove what identifies a client; ship: copy what is new to PostgreSQL, and"
-            " go on until it is stopped; migrate: create or change the tables there; proxies: list"
-            " those whose journals are there",
+            " continue until it is stopped; migrate: create or change the tables there; proxies:"
+            " list those whose journals are there",
         )
         parser.add_argument(
             "--client",
@@ -64,7 +64,7 @@ class Journal(Command):
             metavar=LOCAL_DIRECTORY,
             action="append",
             help="the directory (default: that of the only journal in the usual place, or of the"
-            " proxy that runs); for ship, which it may be given to more than once, all of the"
+            " proxy that runs); for ship, which takes it more than once, all of the"
             " journals in the usual place; for proxies, the URL of the database",
         )
         parser.add_argument(

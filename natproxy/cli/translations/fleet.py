@@ -68,15 +68,15 @@ def ship(url: str, arguments: Namespace, complain: Callable[[str], object]) -> i
     :raises UsageError: if the options contradict each other.
     :raises NoDaemon: with ``--once``, if there is no journal.
     """
-    given, name = arguments.journal or [], arguments.name
-    if given and name is not None:
+    selected, name = arguments.journal or [], arguments.name
+    if selected and name is not None:
         raise UsageError("--journal excludes --name: a directory is enough")
-    if any(map(names_database, given)):
+    if any(map(names_database, selected)):
         raise UsageError("journal ship: --journal names a directory, and --to the database")
     search = Search()
 
     def journals() -> list[str]:
-        return given or [place.path for place in search.journals(name)]
+        return selected or [place.path for place in search.journals(name)]
 
     if arguments.once and not journals():
         raise NoDaemon("there is no journal in the usual place; --journal names it")

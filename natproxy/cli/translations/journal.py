@@ -105,14 +105,14 @@ def journal_of(arguments: Namespace) -> str:
 
 
 def one_journal(arguments: Namespace) -> str | None:
-    """Return the value of ``--journal``, if it was given.
+    """Return the value of ``--journal``, if there is one.
 
-    :raises UsageError: if it was given more than once.
+    :raises UsageError: if there are several.
     """
-    given: list[str] = arguments.journal or []
-    if len(given) > 1:
+    selected: list[str] = arguments.journal or []
+    if len(selected) > 1:
         raise UsageError(f"--journal: journal {arguments.action} takes one")
-    return given[0] if given else None
+    return selected[0] if selected else None
 
 
 def _directory_of(daemon: Daemon) -> str:

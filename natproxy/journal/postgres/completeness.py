@@ -17,7 +17,7 @@ REFUSED = "PostgreSQL refused an entry"
 
 
 class Known(NamedTuple):
-    """What a shipper knows of a directory besides the segments that it has taken.
+    """A directory, besides the segments that were taken.
 
     :ivar contents: of the directory.
     :ivar checked: when it was listed, in microseconds since the epoch.

@@ -91,10 +91,10 @@ def connect(url: str) -> psycopg.Connection[Any]:
     :raises DatabaseAway: if it cannot be reached.
     :raises PostgresError: if the URL is malformed, or there is no psycopg.
     """
-    given = {**SILENCE, "application_name": APPLICATION, **parameters(url)}
+    settings = {**SILENCE, "application_name": APPLICATION, **parameters(url)}
     connect: Callable[..., psycopg.Connection[Any]] = driver().connect
     with errors():
-        connection = connect(**given, autocommit=True)
+        connection = connect(**settings, autocommit=True)
         try:
             connection.execute("set search_path to natproxy")
         except BaseException:

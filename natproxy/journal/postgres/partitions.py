@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from natproxy.journal.postgres.migrate import LOCK
-from natproxy.journal.summary import BEGINNING
+from natproxy.journal.summary import BEGINNING, END
 from natproxy.records.record import EPOCH
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ LAST = (date(2200, 1, 1) - EPOCH.date()).days
 WAIT = "3s"
 """How long to wait for those who use a table that is to be deleted, before it is left."""
 
-_NAME = re.compile(r"entries_(\d{4})(\d{2})(\d{2})")
-
 
 def day_of(time: int) -> int:
     """Return the day of a time, in days since the epoch."""
@@ -41,15 +38,8 @@ def partition_name(day: int) -> str:
 
 def partitions(connection: psycopg.Connection[Any]) -> dict[int, str]:
     """Return the partitions that exist, by their days, in the order of these."""
-    found: dict[int, str] = {}
-    for (name,) in connection.execute(
-        "select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid"
-        " where i.inhparent = 'natproxy.entries'::regclass"
-    ):
-        match = _NAME.fullmatch(name)
-        if match is not None:
-            found[(date(*map(int, match.groups())) - EPOCH.date()).days] = name
-    return dict(sorted(found.items()))
+    days = [day for (day,) in connection.execute("select day from days order by day")]
+    return {day: partition_name(day) for day in days}
 
 
 def make_partitions(connection: psycopg.Connection[Any], days: Iterable[int]) -> None:
@@ -72,6 +62,7 @@ def make_partitions(connection: psycopg.Connection[Any], days: Iterable[int]) ->
                 f"alter table entries attach partition {name}"
                 f" for values from ({day * DAY}) to ({(day + 1) * DAY})"
             )
+            connection.execute("insert into days values (%s, %s)", [day, END])
 
 
 def retain(connection: psycopg.Connection[Any], since: int) -> list[str]:
@@ -94,6 +85,7 @@ def retain(connection: psycopg.Connection[Any], since: int) -> list[str]:
         for day, name in partitions(connection).items():
             if day < first:
                 connection.execute(f"drop table {name}")
+                connection.execute("delete from days where day = %s", [day])
                 deleted.append(name)
         connection.execute("update retention set since = %s", [since])
         connection.execute("update proxies set revision = revision + 1")

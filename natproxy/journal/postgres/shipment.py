@@ -22,7 +22,7 @@ from natproxy.journal.postgres.reading import Piece, read_piece
 from natproxy.journal.postgres.settling import Settlement
 from natproxy.journal.reader import SegmentRemoved, UnreadableSegment
 from natproxy.journal.rows import Row
-from natproxy.journal.summary import BEGINNING, Summary
+from natproxy.journal.summary import BEGINNING, END, Summary
 from natproxy.records.record import format_time
 
 if TYPE_CHECKING:
@@ -95,11 +95,12 @@ class Shipment:
         if locked != (True,):
             raise AnotherShipper(
                 f"another process ships the proxy {self._name} to this database; if that is another"
-                " proxy, give each daemon a --name of its own"
+                " proxy, each daemon needs a --name of its own"
             )
         self._settlement = Settlement()
         self._refusals = self._refused_times()
         self._made: set[int] = set()
+        self._earliest: dict[int, int] = {}
         self._rows = self._refused = 0
 
     def ship(
@@ -201,6 +202,7 @@ class Shipment:
                 self._clock(),
             )
             writer.copy([entry_values(row, run, routes[_ends(row)]) for row in ended])
+            self._note_starts(ended)
             if closed:
                 self._connection.execute(
                     "delete from unended where run = %s and serial = any(%s)", [run, closed]
@@ -249,7 +251,7 @@ class Shipment:
                 self._settlement.reset()
 
     def _note(self, hole: list[Taken], end: int | None) -> None:
-        """Write that segments are missing, and tell it."""
+        """Write that segments are missing, and report it."""
         if not hole:
             return
         gap = hole[0].summary.gaps[-1]
@@ -347,6 +349,23 @@ class Shipment:
         if missing:
             make_partitions(self._connection, missing)
             self._made |= missing
+
+    def _note_starts(self, ended: list[Row]) -> None:
+        """Note for each day when the first of its entries started."""
+        earliest: dict[int, int] = {}
+        for row in ended:
+            if isinstance(row.ended, int) and isinstance(row.started, int):
+                day = day_of(row.ended)
+                earliest[day] = min(row.started, earliest.get(day, END))
+        # In their order, so that no two shippers wait for each other.
+        for day, start in sorted(earliest.items()):
+            if start < self._earliest.get(day, END):
+                self._earliest[day] = start
+                self._connection.execute(
+                    "update days set earliest = %(start)s"
+                    " where day = %(day)s and earliest > %(start)s",
+                    {"day": day, "start": start},
+                )
 
     def _is_kept(self, row: Row) -> bool:
         return not isinstance(row.ended, int) or row.ended >= self.positions.retained

@@ -213,7 +213,7 @@ class Shipper:
         except DatabaseAway as error:
             if connection.closed:
                 raise
-            # Somebody reads what is to be deleted.
+            # A search reads what is to be deleted.
             self._once("", f"old partitions are not deleted yet: {error}")
             return
         self._retained = time.monotonic()

@@ -7,12 +7,13 @@ for all of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from natproxy.journal.coverage import Held
 from natproxy.journal.postgres.fleet import ProxyRecord, joined, read_records
+from natproxy.journal.postgres.partitions import DAY
 from natproxy.journal.postgres.rows import ENDED, UNENDED, found_of, held_of
-from natproxy.journal.summary import END
+from natproxy.journal.summary import BEGINNING, END
 from natproxy.journal.whois import SMALL_STEP, WITH_LAST, Candidate, Search, bounds_of, decide
 from natproxy.records.record import Record
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Gap, WhoisQuery, WhoisReply
@@ -22,23 +23,25 @@ if TYPE_CHECKING:
 
 NO_PROXY = Gap(None, None, "no proxy is registered in the database")
 
-BACK = 3 * 86_400_000_000
+BACK = 3 * DAY
 """Microseconds before an interval in which the last translation of a port is searched."""
 
 # A port is held by one translation of a route at a time: so the entries of a port and a route are
 # in the order of their ends and of their starts, but for what a small step of the clock changes.
-# The first one that starts after the interval is the end of the search.
+# The first one that starts after the interval is the end of the search, unless the proxy's clock
+# was set by more.
 _HOLDERS = ENDED.format(table="""(
-    select e.* from unnest(%(routes)s::int[]) as wanted (route)
+    select e.* from unnest(%(routes)s::int[], %(steady)s::bool[]) as wanted (route, steady)
     left join lateral (
         select e.ended from entries e
-        where e.nat_port = %(port)s and e.route = wanted.route
-            and e.ended >= %(lower)s and e.started > %(upper)s
+        where wanted.steady and e.nat_port = %(port)s and e.route = wanted.route
+            and e.ended >= %(lower)s and e.ended <= %(end)s and e.started > %(upper)s
         order by e.ended limit 1
     ) later on true
     cross join lateral (
         select * from entries e
-        where e.nat_port = %(port)s and e.route = wanted.route and e.ended >= %(lower)s
+        where e.nat_port = %(port)s and e.route = wanted.route
+            and e.ended >= %(lower)s and e.ended <= %(end)s
             and e.ended <= coalesce(later.ended + %(step)s, %(end)s) and e.started <= %(upper)s
     ) e
 )""")  # fmt: skip
@@ -57,6 +60,57 @@ _LAST = ENDED.format(table="""(
 )""")  # fmt: skip
 
 
+class Fleet(NamedTuple):
+    """What all searches of one call need.
+
+    :ivar records: of each proxy.
+    :ivar routes: number, proxy and ends of each.
+    :ivar unsteady: the proxies whose clock was set.
+    :ivar days: each day with a partition, and the earliest start of what ended in it.
+    """
+
+    records: dict[int, ProxyRecord]
+    routes: list[tuple[Any, ...]]
+    unsteady: frozenset[int]
+    days: list[tuple[int, int]]
+
+    @classmethod
+    def read(cls, connection: psycopg.Connection[Any], searches: list[Search]) -> Fleet:
+        """Return what some searches need."""
+        return cls(
+            read_records(
+                connection,
+                min(search.first for search in searches),
+                max(search.last for search in searches),
+            ),
+            connection.execute(
+                "select id, proxy, nat, upstream, upstream_port from routes"
+            ).fetchall(),
+            frozenset(
+                proxy
+                for (proxy,) in connection.execute("select distinct proxy from gaps where doubled")
+            ),
+            connection.execute("select day, earliest from days").fetchall(),
+        )
+
+    def matching(self, search: Search) -> tuple[list[int], list[bool]]:
+        """Return the routes with the ends of a search, and whether the clock of each was steady."""
+        found = [
+            (number, proxy not in self.unsteady)
+            for number, proxy, *ends in self.routes
+            if search.ends.match(*ends)
+        ]
+        return [number for number, _ in found], [steady for _, steady in found]
+
+    def latest_end(self, upper: int) -> int:
+        """Return a time after which nothing ended that started before another one.
+
+        The partitions of later days are not read.
+        """
+        days = [day for day, earliest in self.days if earliest <= upper]
+        return (max(days) + 1) * DAY - 1 if days else BEGINNING
+
+
 def whois(
     connection: psycopg.Connection[Any], queries: Sequence[WhoisQuery], now: int
 ) -> list[WhoisReply]:
@@ -68,38 +122,26 @@ def whois(
     searches = [Search.of(query, now) for query in queries]
     if not searches:
         return []
-    records = read_records(
-        connection,
-        min(search.first for search in searches),
-        max(search.last for search in searches),
-    )
-    routes = connection.execute("select id, nat, upstream, upstream_port from routes").fetchall()
-    return [
-        _whois(connection, records, routes, search, now, len(searches) <= WITH_LAST)
-        for search in searches
-    ]
+    fleet = Fleet.read(connection, searches)
+    if not fleet.records:
+        return [WhoisReply(UNKNOWN, gap=NO_PROXY) for _ in searches]
+    with_last = len(searches) <= WITH_LAST
+    return [_whois(connection, fleet, search, now, with_last) for search in searches]
 
 
 def _whois(
-    connection: psycopg.Connection[Any],
-    records: dict[int, ProxyRecord],
-    routes: list[tuple[Any, ...]],
-    search: Search,
-    now: int,
-    with_last: bool,
+    connection: psycopg.Connection[Any], fleet: Fleet, search: Search, now: int, with_last: bool
 ) -> WhoisReply:
-    wanted = [number for number, *ends in routes if search.ends.match(*ends)]
-    candidates = _candidates(connection, records, wanted, search)
+    routes, steady = fleet.matching(search)
+    candidates = _candidates(connection, fleet, routes, steady, search)
     replies = [
         (record, candidates.get(number, []), decide(search, candidates.get(number, []), record))
-        for number, record in records.items()
+        for number, record in fleet.records.items()
         if number in candidates or _is_doubtful(record, search)
     ]
-    if not records:
-        return WhoisReply(UNKNOWN, gap=NO_PROXY)
     reply = _joined(search, replies, now)
     if reply.result == NOBODY and with_last:
-        reply = reply._replace(last=_last(connection, wanted, search))
+        reply = reply._replace(last=_last(connection, routes, search))
     return reply
 
 
@@ -109,22 +151,27 @@ def _is_doubtful(record: ProxyRecord, search: Search) -> bool:
 
 def _candidates(
     connection: psycopg.Connection[Any],
-    records: dict[int, ProxyRecord],
+    fleet: Fleet,
     routes: list[int],
+    steady: list[bool],
     search: Search,
 ) -> dict[int, list[Candidate]]:
     """Return the entries that may have held their ports in the interval, by proxy."""
-    bounds = [bounds_of(search, record) for record in records.values()]
+    bounds = [bounds_of(search, record) for record in fleet.records.values()]
+    lower = min(lower for lower, _ in bounds)
+    upper = max(upper for _, upper in bounds)
     parameters = {
         "routes": routes,
+        "steady": steady,
         "port": search.port,
-        "lower": min((lower for lower, _ in bounds), default=search.first),
-        "upper": max((upper for _, upper in bounds), default=search.last),
+        "lower": lower,
+        "upper": upper,
         "step": 2 * SMALL_STEP,
-        "end": END,
+        "end": fleet.latest_end(upper),
     }
     found: dict[int, list[Candidate]] = {}
-    for values in connection.execute(_HOLDERS, parameters):
+    # Planned each time: a plan for all times reads all partitions.
+    for values in connection.execute(_HOLDERS, parameters, prepare=False):
         entry = found_of(values)
         ended = entry.row.ended
         assert ended is not None
@@ -212,6 +259,7 @@ def _last(connection: psycopg.Connection[Any], routes: list[int], search: Search
             "first": search.first,
             "oldest": search.first - BACK,
         },
+        prepare=False,
     ).fetchone()
     if values is None:
         return None

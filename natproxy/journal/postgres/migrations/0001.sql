@@ -94,6 +94,11 @@ create table entries (                -- what has ended
 create index on entries (nat_port, route, ended);
 create index on entries using brin (started) with (pages_per_range = 32);
 
+create table days (                   -- the partitions of entries
+    day integer primary key,          -- since the epoch
+    earliest bigint not null          -- when the first of its entries started
+);
+
 create table unended (                -- what is open, and what has a lost end
     started bigint not null,
     serial bigint not null,
