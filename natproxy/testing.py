@@ -34,6 +34,7 @@ class _Node:
         self.content = content
         self.mtime_ns = mtime_ns
         self.etag = etag
+        self.sha256: str | None = None
 
     @property
     def metadata(self) -> Metadata:
@@ -76,6 +77,17 @@ class MemoryFile:
         assert self._node.content is not None
         return self._node.content[offset : offset + size]
 
+    def ready(self, offset: int) -> bool:
+        """Return false, so that reads that are to be treated as blocking stay in threads."""
+        return False
+
+    def interrupt(self) -> None:
+        """Do nothing: no read waits."""
+
+    def stored_sha256(self) -> str | None:
+        """Return the digest that was passed to `MemoryStorage.store_sha256`."""
+        return self._node.sha256
+
     def unchanged(self) -> bool:
         """Return whether the file has grown, or was not written to since it was opened."""
         now = self._node.metadata
@@ -106,7 +118,8 @@ class MemoryStorage:
 
     :param files: content by name; the directories above each file are created.
     :param directories: names of further directories.
-    :param blocking: whether reads are to be treated as if they might wait for a disk.
+    :param blocking: whether look-ups and reads are to be treated as if they might wait for a
+        network.
     :raises ValueError: as by `put` and `make_directory`.
     :ivar error: if it is not ``None``, raised by each method of the interface `Storage`.
     """
@@ -159,6 +172,14 @@ class MemoryStorage:
         node = self._nodes.setdefault(name, self._node(None, mtime_ns))
         if node.content is not None:
             raise ValueError(f"a file: {name!r}")
+
+    def store_sha256(self, name: bytes, sha256: str) -> None:
+        """Keep a digest of an existing file, which is returned in place of a computed one.
+
+        :param sha256: in hexadecimal.
+        :raises KeyError: if there is no such file.
+        """
+        self._nodes[name].sha256 = sha256
 
     def remove(self, name: bytes) -> None:
         """Remove a file, or a directory and everything below it.

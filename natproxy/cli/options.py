@@ -27,6 +27,8 @@ DAEMON = "DAEMON"
 FILTER = "FILTER"
 COLUMNS = "COLUMNS"
 TIME = "TIME"
+DURATION = "DURATION"
+DATABASE = "URL"
 PATTERN = "PATTERN"
 REMOTE = (REMOTE_FILE, REMOTE_NAME, REMOTE_DIRECTORY)
 LOCAL = (LOCAL_FILE, LOCAL_TARGET, LOCAL_DIRECTORY, CONFIG_FILE, CONTROL_SOCKET)
@@ -178,7 +180,7 @@ def add_retry_options(parser: argparse.ArgumentParser, retry_for: float | None =
     parser.set_defaults(default_retry_for=retry_for)
     parser.add_argument(
         "--retry-for",
-        metavar="DURATION",
+        metavar=DURATION,
         type=duration,
         default=argparse.SUPPRESS,
         help=f"time without progress before giving up: 90s, 30m, 2h or inf (default: {shown})",
@@ -313,7 +315,8 @@ def add_control_options(parser: argparse.ArgumentParser, journal: bool = False) 
         parser.add_argument(
             "--journal",
             metavar=LOCAL_DIRECTORY,
-            help="read the journal in this directory; no daemon is needed",
+            help="read the journal in this directory, or that of a fleet in PostgreSQL"
+            " (postgresql://HOST/DATABASE); no daemon is needed",
         )
 
 

@@ -16,7 +16,7 @@ from natproxy.cli.options import COMMAND, add_server_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 
 def program_parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
@@ -94,6 +94,14 @@ class CommandLineParser(argparse.ArgumentParser):
             parser = self if before else commands_of(self)[arguments.command]
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         return arguments
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        """Return the options of the program that a word abbreviates, if it is one option.
+
+        A word that could be several of them may be an option of the command.
+        """
+        found = super()._get_option_tuples(option_string)
+        return found if len(found) == 1 else []
 
 
 class CommandParser(argparse.ArgumentParser):

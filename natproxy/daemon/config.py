@@ -260,11 +260,11 @@ class DaemonConfig:
             try:
                 checked = one.rule.check(value)
             except ValueError as error:
-                source = self.source(one.field)
+                source = self.source_of(one.field)
                 raise SettingError(wrong_value(one, value, source, error)) from None
             object.__setattr__(self, one.field, checked)
 
-    def source(self, name: str) -> Source:
+    def source_of(self, name: str) -> Source:
         """Return where the value of a field comes from."""
         return self.sources.get(name, DEFAULT)
 
@@ -275,7 +275,7 @@ class DaemonConfig:
 
     def label(self, name: str) -> str:
         """Return what an operator changes to change a field: an option, ``$VARIABLE``, a key."""
-        source = self.source(name)
+        source = self.source_of(name)
         if source != DEFAULT:
             return source.label
         table_only = any(one.name == name for one in fields_of(type(self), table_only=True))
@@ -361,7 +361,7 @@ class DaemonConfig:
             if one.field not in loaded.values
             or getattr(self, one.field) != loaded.values[one.field]
         }
-        sources = {**new.sources, **{name: self.source(name) for name in changed}}
+        sources = {**new.sources, **{name: self.source_of(name) for name in changed}}
         return dataclasses.replace(new, **changed, sources=sources)
 
 
@@ -375,7 +375,7 @@ def without_options(config: Config) -> Config:
     variables = {
         one.field: Source(ENVIRONMENT, one.variable)
         for one in settings_of(kind)
-        if one.variable and config.source(one.field) == DEFAULT
+        if one.variable and config.source_of(one.field) == DEFAULT
     }
     return dataclasses.replace(config, sources={**config.sources, **variables})
 

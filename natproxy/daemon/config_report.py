@@ -11,7 +11,7 @@ from typing import Any
 
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.config_fields import settings_of
-from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
+from natproxy.daemon.endpoints import listening_endpoints, upstream_connector
 from natproxy.daemon.fileserver import open_directory
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.log_options import check_access_log
@@ -40,7 +40,8 @@ def show_config(
     config = CONFIGS[daemon].load(environment=environment, file=file)
     settings = settings_of(type(config))
     found = {
-        one.field: Found(getattr(config, one.field), config.source(one.field)) for one in settings
+        one.field: Found(getattr(config, one.field), config.source_of(one.field))
+        for one in settings
     }
     return format_settings(settings, found, daemon)
 
@@ -77,7 +78,7 @@ def check_config(
     checks.append(lambda: tokens_of(config))
     if isinstance(config, ProxyConfig):
         proxy = config
-        checks.append(lambda: upstream_endpoint(reactor, proxy))
+        checks.append(lambda: upstream_connector(reactor, proxy))
         checks.append(lambda: listening_endpoints(reactor, proxy, "ident"))
     elif isinstance(config, FileServerConfig) and config.files is not None:
         server = config

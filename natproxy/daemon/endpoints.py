@@ -14,6 +14,9 @@ from natproxy.daemon.certificates import is_upstream_tls, upstream_tls
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.listening import ListeningEndpoint
 from natproxy.daemon.proxy_config import ProxyConfig
+from natproxy.proxy.endpoint import connector_for
+from natproxy.proxy.interfaces import Connector
+from natproxy.proxy.sources import BindingReactor, Sources, missing_source
 from natproxy.settings import SettingError
 from natproxy.tls.files import CertificateError
 
@@ -50,6 +53,49 @@ def listening_endpoints(
         )
         for description in descriptions
     ]
+
+
+def upstream_connector(reactor: Any, config: ProxyConfig) -> Connector:
+    """Return what connects to the file server, from the local addresses of the setting ``source``.
+
+    :raises SettingError: as by `upstream_endpoint` and `upstream_sources`.
+    """
+    sources = upstream_sources(config)
+    binding = reactor if sources is None else BindingReactor(reactor, sources)
+    endpoint = upstream_endpoint(binding, config)
+    return connector_for(config.upstream, endpoint, reactor, config.connect_timeout, sources)
+
+
+def upstream_sources(config: ProxyConfig) -> Sources | None:
+    """Return the local addresses of upstream connections; ``None`` to let the kernel choose.
+
+    :raises SettingError: if one is not an address of this machine, or none can connect to the
+        upstream.
+    """
+    hosts = config.source
+    if not hosts:
+        return None
+    label = config.label("source")
+    wrong = [f"{label} {host}: {why}" for host in hosts if (why := missing_source(host))]
+    if wrong:
+        raise SettingError(*wrong)
+    if config.upstream.startswith("unix:"):
+        raise SettingError(
+            f"{label} {' '.join(hosts)}: a connection to a UNIX socket has no such address"
+            f" ({config.label('upstream')} {config.upstream})"
+        )
+    numeric = re.fullmatch(
+        r"(?:tcp|tls|ssl):(?:host=)?([0-9.]+|[0-9a-fA-F:\\.]+):.*", config.upstream
+    )
+    remote = numeric[1] if numeric else ""
+    ipv6 = ":" in remote
+    if remote and not any((":" in host) is ipv6 for host in hosts):
+        family = "IPv6" if ipv6 else "IPv4"
+        raise SettingError(
+            f"{label} {' '.join(hosts)}: none is of {family}, as the upstream is"
+            f" ({config.label('upstream')} {config.upstream})"
+        )
+    return Sources(hosts)
 
 
 def upstream_endpoint(reactor: Any, config: ProxyConfig) -> IStreamClientEndpoint:

@@ -9,11 +9,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from twisted.application.service import IService
+from twisted.logger import Logger
 
 from natproxy.daemon.clock import use_monotonic_time
 from natproxy.daemon.descriptors import attainable, file_server_capacity, observers_for
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.fileserver_observation import FileServerObservation
+from natproxy.daemon.objects import open_objects
 from natproxy.daemon.options import DaemonOptions, parameters_of
 from natproxy.daemon.parts import (
     prepare_certificates,
@@ -43,12 +45,16 @@ from natproxy.fileserver.factory import (
     FileServerFactory,
     Reads,
 )
+from natproxy.fileserver.lookups import CONCURRENT_LOOKUPS
 from natproxy.protocol import printable
 from natproxy.relay import Method, PageCache, Relays
 from natproxy.server.gates import LimitGate
 from natproxy.server.threads import Threads
 from natproxy.settings import SettingError
-from natproxy.storage import LocalStorage
+from natproxy.storage import LocalStorage, ObjectStorage
+from natproxy.storage.objects.location import is_location
+
+_log = Logger()
 
 DEFAULT_FILES = "./files"
 """The directory that is served if none is named; the only one that is ever created."""
@@ -70,7 +76,7 @@ class Options(DaemonOptions):
     optParameters = parameters_of(FileServerConfig, "files", "hide")
 
     def opt_files(self, path: str) -> None:
-        """Directory to serve; without it ./files, which is created if it is missing."""
+        """Directory to serve, or s3://BUCKET/PREFIX; without it ./files, created if missing."""
         self.set_once("files", path)
 
     def opt_hide(self, pattern: str) -> None:
@@ -81,16 +87,24 @@ class Options(DaemonOptions):
 class ServedDirectory(NamedTuple):
     """The directory that a file server serves.
 
-    :ivar directory: the storage.
+    :ivar directory: the storage: of a directory, or of objects.
     :ivar created: whether it did not exist, and was created.
     """
 
-    directory: LocalStorage
+    directory: LocalStorage | ObjectStorage
     created: bool
+
+    @property
+    def title(self) -> str:
+        """The path of the directory, or the location of the objects."""
+        directory = self.directory
+        if isinstance(directory, ObjectStorage):
+            return printable(str(directory.location).encode())
+        return printable(directory.path)
 
     def remove_created(self) -> None:
         """Remove the directory if it was created, and is still empty."""
-        if self.created:
+        if self.created and isinstance(self.directory, LocalStorage):
             with suppress(OSError):
                 os.rmdir(self.directory.path)
 
@@ -104,6 +118,8 @@ def open_directory(config: FileServerConfig) -> ServedDirectory:
     :raises SettingError: if it does not exist, or cannot be read.
     """
     path = DEFAULT_FILES if config.files is None else config.files
+    if is_location(path):
+        return ServedDirectory(open_objects(config), False)
     named = f"{config.label('files')} {path}"
     directory = LocalStorage(os.path.abspath(path))
     created = False
@@ -162,6 +178,7 @@ def make_file_server_process(
     reads = Reads(Threads(reactor, CONCURRENT_READS, "reads"), reactor)
     listings = Threads(reactor, LISTING_THREADS, "listings")
     hashes = Threads(reactor, digests.THREADS, "digests")
+    lookups = Threads(reactor, CONCURRENT_LOOKUPS, "lookups")
     relays = Relays(reactor, page_cache=PageCache(reads))
     factory = FileServerFactory(
         reactor,
@@ -171,14 +188,17 @@ def make_file_server_process(
         relays,
         hash_in_thread=hashes,
         reads=reads,
+        look_up_in_thread=lookups,
     )
+    if isinstance(served.directory, ObjectStorage):
+        served.directory.report = partial(reactor.callFromThread, _report)
     created = ", which was created," if served.created else ""
     server = DrainingService(
         endpoints,
         factory,
         config.drain,
         reactor,
-        details=f"the file server of {printable(served.directory.path)}{created}",
+        details=f"the file server of {served.title}{created}",
         label=config.label("listen"),
         # The log of the next start reports again that the directory was created.
         start_failed=served.remove_created,
@@ -214,6 +234,11 @@ def makeService(options: Options) -> IService:
     with startup_errors(options.config.program()):
         server = make_file_server(options.reactor, options.config)
     return TwistdService(server, options.reactor, options.log)
+
+
+def _report(line: str) -> None:
+    """Log what listings of objects leave out."""
+    _log.warn("{line}", line=line)
 
 
 def _create(path: bytes) -> bool:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.config_fields import setting
-from natproxy.daemon.rules import NamePatternTexts
+from natproxy.daemon.rules import NamePatternTexts, Service, Size
 from natproxy.settings import Choice, Seconds, Text, Texts, WholeNumber
 
 
@@ -16,7 +16,11 @@ class FileServerConfig(DaemonConfig):
     """The settings of the file server.
 
     :ivar files: path of the directory to serve, relative to the working directory; it must
-        exist. ``None`` for ``./files``, which is created if it is missing.
+        exist. ``None`` for ``./files``, which is created if it is missing. Or ``s3://BUCKET/PREFIX``.
+    :ivar s3_endpoint: URL of the S3 service; ``None`` for that of the environment, or of AWS.
+    :ivar cache: directory of a cache of objects, relative to the working directory; ``None`` for
+        none.
+    :ivar cache_size: bytes of the cache.
     :ivar hide: patterns of files and directories that are neither listed nor sent.
     :ivar timeout: seconds until an idle or stalled client is disconnected.
     :ivar relay: how large files are sent: ``auto``, ``copy`` or ``sendfile``.
@@ -35,9 +39,27 @@ class FileServerConfig(DaemonConfig):
     files: str | None = setting(
         None,
         Text(),
-        "Directory to serve; without it ./files, which is created if it is missing.",
+        "Directory to serve, or s3://BUCKET/PREFIX; without it ./files, which is created if it is"
+        " missing.",
         reloadable=False,
         shown="`./files`",
+    )
+    s3_endpoint: str | None = setting(
+        None,
+        Service(),
+        "URL of the S3 service, if it is not that of AWS.",
+        reloadable=False,
+        shown="of the environment, or AWS",
+    )
+    cache: str | None = setting(
+        None,
+        Text(),
+        "Directory of a cache of objects on a local disk; created if it is missing.",
+        reloadable=False,
+        shown="none",
+    )
+    cache_size: int = setting(
+        10 << 30, Size(64 << 20), "Size of the cache: 10G, 512M.", reloadable=False
     )
     hide: tuple[str, ...] = setting(
         (),

@@ -17,20 +17,19 @@ from natproxy.access.rules import Rules
 from natproxy.daemon.certificates import describe_expiry
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import Capacity, clients_for
-from natproxy.daemon.endpoints import upstream_endpoint
+from natproxy.daemon.endpoints import upstream_connector
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.limits import divided
 from natproxy.daemon.listening import ListeningEndpoint
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.reload import Effect
 from natproxy.daemon.service import DrainingService
-from natproxy.proxy.endpoint import connector_for
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import Method, Relays
 from natproxy.server.factory import CommandFactory
 from natproxy.server.gates import LimitGate
 from natproxy.settings import SettingError
-from natproxy.storage import LocalStorage
+from natproxy.storage import LocalStorage, ObjectStorage
 from natproxy.tls.files import CertificateError
 from natproxy.tokens.entries import TokenFileError, Tokens, load_tokens
 
@@ -125,14 +124,14 @@ def prepare_proxy_timeouts(factory: ProxyFactory, config: ProxyConfig) -> Effect
 def prepare_upstream(factory: ProxyFactory, reactor: Any, config: ProxyConfig) -> Effect:
     """Prepare where the commands are executed, with or without a header, and the time to connect.
 
-    :raises SettingError: if the endpoint is malformed, or needs a file that is missing.
+    :raises SettingError: if the endpoint is malformed, or needs a file that is missing, or if a
+        local address cannot be used.
     """
-    endpoint = upstream_endpoint(reactor, config)
-    connector = connector_for(config.upstream, endpoint, reactor, config.connect_timeout)
+    connector = upstream_connector(reactor, config)
     return lambda: factory.resources.upstreams.use(connector, config.upstream_proxy_protocol)
 
 
-def prepare_hiding(storage: LocalStorage, config: FileServerConfig) -> Effect:
+def prepare_hiding(storage: LocalStorage | ObjectStorage, config: FileServerConfig) -> Effect:
     """Prepare which files are neither listed nor sent."""
     if not config.hide:
         return lambda: storage.hide(None)

@@ -10,7 +10,7 @@ from twisted.application.service import IService
 
 from natproxy.daemon.clock import use_monotonic_time
 from natproxy.daemon.descriptors import attainable, observers_for, proxy_capacity
-from natproxy.daemon.endpoints import upstream_endpoint
+from natproxy.daemon.endpoints import upstream_connector
 from natproxy.daemon.options import DaemonOptions, parameters_of
 from natproxy.daemon.parts import (
     prepare_certificates,
@@ -35,7 +35,6 @@ from natproxy.daemon.service import (
 )
 from natproxy.daemon.workers.daemon import of_processes
 from natproxy.daemon.workers.share import ALONE, Share
-from natproxy.proxy.endpoint import connector_for
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import Method, Relays
 from natproxy.server.admission import share_of
@@ -57,7 +56,11 @@ class Options(DaemonOptions):
         "Proxy commands to a file server, with one upstream connection for each."
         f" Listens on {ProxyConfig().listen[0]} by default."
     )
-    optParameters = parameters_of(ProxyConfig, "upstream")
+    optParameters = parameters_of(ProxyConfig, "source", "upstream")
+
+    def opt_source(self, address: str) -> None:
+        """Local address of upstream connections; may be repeated. By default, the kernel's."""
+        self._add("source", address)
 
     def opt_upstream(self, description: str) -> None:
         """Endpoint of the file server [default: tcp:127.0.0.1:9001]."""
@@ -90,14 +93,13 @@ def make_proxy_process(
     :param share: the part of the daemon that the process is.
     """
     endpoints = share.listening(reactor, config)
-    upstream = upstream_endpoint(reactor, config)
+    connector = upstream_connector(reactor, config)
     use_monotonic_time(reactor)
     descriptors = attainable() if descriptors is None else descriptors
     observers = observers_for(config, descriptors)
     capacity = proxy_capacity(descriptors - share.inherited, observers)
     pipes = -(-capacity.pipes // share.workers)
     relays = Relays(reactor, splices=capacity.splices, pipes=pipes)
-    connector = connector_for(config.upstream, upstream, reactor, config.connect_timeout)
     factory = ProxyFactory(reactor, connector, relays=relays)
     proxy = DrainingService(
         endpoints,

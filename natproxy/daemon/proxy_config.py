@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.config_fields import setting
-from natproxy.daemon.rules import Size, TimeSpan
+from natproxy.daemon.rules import LocalAddresses, Size, TimeSpan
 from natproxy.settings import Choice, Flag, Seconds, Text, WholeNumber
 
 ALL_NAMES = "all"
@@ -20,6 +20,8 @@ class ProxyConfig(DaemonConfig):
 
     :ivar upstream: endpoint of the file server.
     :ivar upstream_proxy_protocol: whether connections to it begin with a PROXY header.
+    :ivar source: local addresses of the connections to it, which they use in turn; none for the
+        one that the kernel chooses.
     :ivar timeout: seconds that the file server may take for the header of a reply, or be
         silent in a body.
     :ivar connect_timeout: seconds that it may take to accept a connection.
@@ -45,6 +47,11 @@ class ProxyConfig(DaemonConfig):
         "Whether connections to the file server begin with a PROXY header (true or false).",
     )
     upstream: str = setting("tcp:127.0.0.1:9001", Text(), "Endpoint of the file server.")
+    source: tuple[str, ...] = setting(
+        (),
+        LocalAddresses(),
+        "Local address of connections to the file server (the kernel's choice); may be repeated.",
+    )
     timeout: float = setting(
         60.0,
         Seconds(),

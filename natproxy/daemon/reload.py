@@ -168,7 +168,7 @@ class LiveSettings(Generic[Config]):
         differing = self._difference(new)
         # A part never sees the new value of a field that only a restart changes.
         kept: dict[str, Any] = {name: getattr(self.config, name) for name in differing.fixed}
-        sources = {**new.sources, **{name: self.config.source(name) for name in kept}}
+        sources = {**new.sources, **{name: self.config.source_of(name) for name in kept}}
         config = replace(new, **kept, sources=sources)
         return _Prepared(
             config,
@@ -332,7 +332,7 @@ def _changes(
     settings = {one.field: one for one in settings_of(type(old))}
 
     def change(name: str) -> Change:
-        setting, source = settings[name], new.source(name)
+        setting, source = settings[name], new.source_of(name)
         before, after = (
             None if value is None else setting.rule.plain(value)
             for value in (getattr(old, name), getattr(new, name))

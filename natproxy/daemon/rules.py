@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 
 from natproxy.access.networks import Networks
 from natproxy.access.patterns import NamePattern
 from natproxy.access.rule_table import parse_rules, rule_tables
 from natproxy.access.rules import AccessRule
 from natproxy.records.places import NAME, NAME_RULE
-from natproxy.settings import Rule, Texts
+from natproxy.settings import Rule, Text, Texts
+from natproxy.storage.objects.location import check_endpoint
 from natproxy.toml_values import to_toml
 
 SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -132,6 +134,27 @@ class NetworkTexts(Texts):
         return texts
 
 
+class LocalAddresses(Texts):
+    """Numeric addresses of this machine, of IPv4 or IPv6."""
+
+    def __init__(self) -> None:
+        super().__init__(least=0)
+
+    def check(self, value: object) -> tuple[str, ...]:
+        """Return addresses as they are written; see `Rule`."""
+        texts = super().check(value)
+        for each in texts:
+            try:
+                unspecified = ip_address(each).is_unspecified
+            except ValueError:
+                unspecified = True
+            if unspecified:
+                raise ValueError("must be addresses of this machine, such as 10.0.0.2 or fd00::2")
+        if len(set(texts)) < len(texts):
+            raise ValueError("must not name an address twice")
+        return texts
+
+
 class NamePatternTexts(Texts):
     """Patterns of file names: see `natproxy.access.patterns`."""
 
@@ -170,3 +193,11 @@ def _shown_quantity(value: float, units: Mapping[str, int]) -> str:
         if value and not value % number:
             return f'"{int(value // number)}{unit}"'
     return to_toml(value)
+
+
+class Service(Rule[str]):
+    """The URL of an S3 service."""
+
+    def check(self, value: object) -> str:
+        """Return a URL, if it has a scheme and a host, and no password; see `Rule`."""
+        return check_endpoint(Text().check(value))

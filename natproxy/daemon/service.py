@@ -7,11 +7,12 @@ handlers of signals. No settings are read here, and no factory is made.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, cast
 
 from twisted.application.service import Application, IService, MultiService, Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
@@ -26,6 +27,7 @@ from natproxy import __version__
 from natproxy.daemon.descriptors import raise_limit
 from natproxy.daemon.listening import Bound, ListeningEndpoint, address_text
 from natproxy.daemon.log_options import LogChoice
+from natproxy.daemon.notify import Notifier, take_notifier
 from natproxy.daemon.reload import Reloader, Result
 from natproxy.daemon.signals import MaintenanceSignals, SignalledReactor, TerminationSignals
 from natproxy.server.factory import CommandFactory
@@ -129,6 +131,7 @@ class DaemonService(Service):
     :ivar log: where it logs, which decides how the ends of commands are logged.
     :ivar reloader: reads its settings again; ``None`` for a daemon without settings.
     :ivar end: ends the process in order, as SIGTERM does; set by what runs the daemon.
+    :ivar notifier: notifies the service manager; ``None`` if there is none.
     """
 
     _log = Logger()
@@ -143,6 +146,7 @@ class DaemonService(Service):
         self.log = LogChoice()
         self.reloader: Reloader | None = None
         self.end: Callable[[str], object] = lambda cause: None
+        self.notifier: Notifier | None = None
         self.endpoints = endpoints
 
     def use_log(self, log: LogChoice) -> None:
@@ -163,7 +167,16 @@ class DaemonService(Service):
             result = Result(errors=(f"the daemon {reason}",))
             self._log.warn("{cause}: {reason}", cause=cause, reason=result.errors[0])
             return succeed(result)
-        return self.reload_now(cause, dry_run)
+        if self.notifier is None or dry_run:
+            return self.reload_now(cause, dry_run)
+        self.notifier.reloading()
+        return self.reload_now(cause, False).addCallback(self._reloaded, self.notifier)
+
+    def _reloaded(self, result: Result, notifier: Notifier) -> Result:
+        errors = "; ".join(result.errors)
+        wrong = f"; the settings were not reloaded: {errors}" if errors else ""
+        notifier.reloaded(listening_status(self.addresses) + wrong)
+        return result
 
     def reload_now(self, cause: str, dry_run: bool) -> Deferred[Result]:
         """Read the settings again: the daemon has some, and does not stop."""
@@ -328,6 +341,8 @@ class TwistdService(MultiService):
         log: LogChoice | None = None,
     ) -> None:
         super().__init__()
+        self._daemon = daemon
+        self._reactor = reactor
         daemon.setServiceParent(self)
         termination = TerminationSignals(reactor, daemon.abort)
         termination.setServiceParent(self)
@@ -351,6 +366,7 @@ class TwistdService(MultiService):
         # Before the daemon starts, which may take some time.
         self._termination.handle_now()
         self._maintenance.handle_now()
+        self._daemon.notifier = take_notifier(os.environ, cast(IReactorTime, self._reactor))
         with _written_on_terminal():
             super().privilegedStartService()
 
@@ -361,6 +377,29 @@ class TwistdService(MultiService):
         """
         with _written_on_terminal():
             super().startService()
+        # After the handlers of signals are installed: what is ready can be stopped and reloaded.
+        self._reactor.addSystemEventTrigger("after", "startup", self._notify_ready)
+
+    def _notify_ready(self) -> None:
+        if self._daemon.notifier is not None:
+            self._daemon.notifier.ready(listening_status(self._daemon.addresses))
+
+    def stopService(self) -> Deferred[list[tuple[bool, object]]]:
+        """Notify the service manager, if there is one, and stop the daemon.
+
+        :return: fires when it has stopped.
+        """
+        notifier = self._daemon.notifier
+        if notifier is not None:
+            drain = self._daemon.drain
+            notifier.stopping("draining" if drain is None else f"draining for up to {drain:g} s")
+        stopped: Deferred[list[tuple[bool, object]]] = super().stopService()
+        return stopped if notifier is None else stopped.addBoth(notifier.closed)
+
+
+def listening_status(addresses: Sequence[str]) -> str:
+    """Return what a daemon that runs notifies the service manager of, for people."""
+    return f"listens on {', '.join(addresses)}"
 
 
 @contextmanager

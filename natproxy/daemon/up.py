@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -35,7 +36,7 @@ from natproxy.daemon.workers.reload import reload_together
 from natproxy.protocol import listable, printable
 from natproxy.records.places import NONE
 from natproxy.settings import DEFAULT, OPTION, Found, SettingError, Source
-from natproxy.storage import LocalStorage
+from natproxy.storage import LocalStorage, NotFound, ObjectStorage
 
 PROGRAM = "natproxy up"
 """What error messages begin with."""
@@ -59,19 +60,21 @@ def run(
     config: str | None = None,
     reactor: Any = None,
     observation: Mapping[str, object] | None = None,
+    s3_endpoint: str | None = None,
 ) -> int:
     """Run both daemons until SIGINT or SIGTERM; return the exit status.
 
     The environment variables of both daemons count too.
 
-    :param files: the directory to serve; ``None`` for the one of the other sources, or
-        ``./files``, which is then created if it is missing.
+    :param files: the directory to serve, or ``s3://BUCKET/PREFIX``; ``None`` for the one of the
+        other sources, or ``./files``, which is then created if it is missing.
     :param listen: endpoints of the proxy; if there are none, those of the other sources, or
         `LISTEN`.
     :param fileserver_listen: endpoint of the file server.
     :param config: TOML file with the settings of both.
     :param observation: options of the proxy: ``name``, ``control``, ``journal``, ``web``;
         and of both daemons: ``workers``.
+    :param s3_endpoint: URL of the S3 service.
     :raises StartupError: if they can't be started.
     """
     if reactor is None:
@@ -87,7 +90,7 @@ def run(
     with startup_errors(PROGRAM):
         observation = observation or {}
         workers = observation.get("workers")
-        server_config = _server_config(files, fileserver_listen, config, workers)
+        server_config = _server_config(files, fileserver_listen, config, workers, s3_endpoint)
         proxy_config = _proxy_config(listen, config, observation)
         served = fileserver.open_directory(server_config)
         termination.handle_now()
@@ -123,19 +126,25 @@ def _reload_together(reactor: Any, server: DaemonService, proxy: DaemonService) 
 
 
 def _server_config(
-    files: str | None, fileserver_listen: str | None, file: str | None, workers: object
+    files: str | None,
+    fileserver_listen: str | None,
+    file: str | None,
+    workers: object,
+    s3_endpoint: str | None = None,
 ) -> FileServerConfig:
     options: dict[str, object] = {}
     if workers is not None:
         options["workers"] = workers
     if files is not None:
         options["files"] = files
+    if s3_endpoint is not None:
+        options["s3-endpoint"] = s3_endpoint
     if fileserver_listen is not None:
         source = Source(OPTION, "--fileserver-listen")
         options["listen"] = Found([fileserver_listen], source)
     # There is one control socket, that of the proxy.
     config = FileServerConfig.load(options, file=file).override(control=NONE)
-    if config.source("listen") == DEFAULT:
+    if config.source_of("listen") == DEFAULT:
         # An error names the option of this program.
         sources = {**config.sources, "listen": Source(OPTION, "--fileserver-listen")}
         config = replace(config, sources=sources)
@@ -149,7 +158,7 @@ def _proxy_config(
     if listen:
         options["listen"] = list(listen)
     config = ProxyConfig.load(options, file=file)
-    if config.source("listen") == DEFAULT:
+    if config.source_of("listen") == DEFAULT:
         config = config.override(listen=(LISTEN,))
     # For a first look the ring of events suffices.
     return config if config.journal is not None else config.override(journal=NONE)
@@ -209,11 +218,15 @@ def _welcome(
     proxy: DaemonService,
     control: str | None,
 ) -> str:
-    names = [name for name in served.directory.top_files().names if listable(name)]
+    listed: Iterator[bytes] = filter(listable, served.directory.top_files().names)
+    if isinstance(served.directory, ObjectStorage):
+        # Listing all of them may take minutes.
+        listed = islice(listed, EXAMINED)
+    names = list(listed)
     count = "1 file" if len(names) == 1 else f"{len(names)} files"
     state = "created, empty" if served.created else count
     lines = [
-        f"serving      {printable(served.directory.path)} ({state})",
+        f"serving      {served.title} ({state})",
         *(f"file server  {address_text(port.getHost())}" for port in server.ports),
         *(f"proxy        {address_text(port.getHost())}" for port in proxy.ports),
         *(f"page         {page}" for page in _pages(proxy)),
@@ -230,11 +243,12 @@ def _welcome(
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
 
 
-def _example(directory: LocalStorage, names: Sequence[bytes]) -> str:
+def _example(directory: LocalStorage | ObjectStorage, names: Sequence[bytes]) -> str:
     """Return the name of a file to try, quoted for a shell: one with content if there is one."""
-    for name in names[:EXAMINED]:
-        with suppress(OSError):
-            if os.stat(os.path.join(directory.path, name)).st_size:
+    local = isinstance(directory, LocalStorage)
+    for name in names[: EXAMINED if local else 1]:
+        with suppress(OSError, NotFound):
+            if directory.metadata(name).size:
                 return shlex.quote(printable(name))
     return shlex.quote(printable(names[0])) if names else "NAME"
 

@@ -179,6 +179,10 @@ class Computation:
 
     def _read(self) -> str | None:
         file, part, progress = self._file, self.part, self.progress
+        if not progress.done and part.length == file.size:
+            stored = file.stored_sha256()
+            if stored is not None:
+                return stored
         until = self._clock() + SLICE
         while self.remaining:
             if self.state not in (State.RUNNING, State.RESUMED):

@@ -11,9 +11,11 @@ from twisted.internet.interfaces import IReactorTime
 
 from natproxy.fileserver.digests import Digests
 from natproxy.fileserver.listings import SharedListings
+from natproxy.fileserver.lookups import Lookups
 from natproxy.fileserver.packs import CONCURRENT_PACKS, Packs
 from natproxy.fileserver.pages import CONCURRENT_PAGES, Pages
 from natproxy.fileserver.protocol import FileServerProtocol, Services
+from natproxy.fileserver.waiting import WaitingFileServerProtocol
 from natproxy.relay import Relays
 from natproxy.server.admission import Admission
 from natproxy.server.command_log import log_finished
@@ -71,6 +73,8 @@ class FileServerFactory(CommandFactory):
     :param first_command_timeout: seconds that a client may take for its first command; 0
         for no limit but ``idle_timeout``.
     :param reads: where files that may not be in memory are read.
+    :param look_up_in_thread: where metadata are read and files opened, if `Storage.blocking` is
+        true; ``in_thread`` by default.
     :ivar stop_logging: ends the log of commands.
     :ivar executors: run the work that is done in threads, by its kind.
     """
@@ -86,6 +90,7 @@ class FileServerFactory(CommandFactory):
         admission: Admission | None = None,
         first_command_timeout: float = 0.0,
         reads: Reads | None = None,
+        look_up_in_thread: InThread | None = None,
     ) -> None:
         super().__init__(clock, idle_timeout, admission, first_command_timeout)
         self.services = Services(
@@ -95,6 +100,7 @@ class FileServerFactory(CommandFactory):
             Pages(storage, in_thread, clock),
             Packs(storage, in_thread, clock),
             Digests(hash_in_thread or in_thread, clock),
+            Lookups(storage, look_up_in_thread or in_thread, clock),
         )
         services = self.services
         self.executors = {
@@ -106,7 +112,11 @@ class FileServerFactory(CommandFactory):
         }
         if reads is not None:
             self.executors["reads"] = reads.executor
-        self.protocol = partial(FileServerProtocol, services)
+        protocol = FileServerProtocol
+        if storage.blocking:
+            protocol = WaitingFileServerProtocol
+            self.executors["lookups"] = services.lookups.executor
+        self.protocol = partial(protocol, services)
         self.stop_logging = self.subscribe(log_finished)
 
     def drain(self) -> Deferred[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -15,6 +15,7 @@ from natproxy.access import Verdict
 from natproxy.address import FIRST_STAND_IN_PORT
 from natproxy.fileserver.digests import Digests
 from natproxy.fileserver.listings import SharedListings
+from natproxy.fileserver.lookups import Lookups
 from natproxy.fileserver.packs import Packs
 from natproxy.fileserver.pages import Pages
 from natproxy.nat import Outcome
@@ -60,6 +61,7 @@ class Services:
     :ivar pages: replies to ``LS``.
     :ivar packs: replies to ``PACK``.
     :ivar digests: of files.
+    :ivar lookups: calls a storage that may wait for a network; it is not used for others.
     """
 
     storage: Storage
@@ -68,6 +70,7 @@ class Services:
     pages: Pages
     packs: Packs
     digests: Digests
+    lookups: Lookups
 
 
 class FileServerProtocol(CommandReceiver):
@@ -77,11 +80,13 @@ class FileServerProtocol(CommandReceiver):
     its reply has begun.
 
     :param services: shared with other connections.
+    :cvar methods: the method for each verb; see `methods_of`.
     :ivar translation: boot and serial of the translation of the proxy that has connected, from a
         PROXY header; ``None`` without one.
     """
 
     log = Logger()
+    methods: ClassVar[dict[bytes, Callable[[Any, Command], None]]]
     translation: str | None = None
     refusal_prefix = f"{errors.UNAVAILABLE} "
 
@@ -108,7 +113,7 @@ class FileServerProtocol(CommandReceiver):
             self._refuse(Refusal(errors.BAD_REQUEST, UNKNOWN_COMMAND))
             return
         try:
-            _METHODS[command.verb](self, command)
+            self.methods[command.verb](self, command)
         except Refusal as refusal:
             self._refuse(refusal)
         except WorkRefused as error:
@@ -177,19 +182,8 @@ class FileServerProtocol(CommandReceiver):
 
     def command_GET(self, command: Command) -> None:
         """Send a range of a file, unless it is modified meanwhile."""
-        file, part = self._open_range(parse_arguments(command))
-        self._send(
-            FileJob(
-                format_range(part),
-                file,
-                part.length,
-                self.outbound,
-                self._sent,
-                part.offset,
-                file.unchanged,
-                file.device,
-            )
-        )
+        arguments = parse_arguments(command)
+        self._send_range(arguments, self._open(arguments.name))
 
     def command_LS(self, command: Command) -> None:
         """Send a page of entries below a directory."""
@@ -211,20 +205,8 @@ class FileServerProtocol(CommandReceiver):
 
     def command_HASH(self, command: Command) -> None:
         """Send the digest of a range of a file."""
-        arguments = parse_arguments(command)
-        if arguments.alg != "sha256":
-            raise Refusal(errors.BAD_REQUEST, f"unsupported alg '{arguments.alg}': only sha256")
-        file, part = self._open_range(arguments)
-
-        def computed(sha256: str) -> None:
-            digest = Digest(sha256, part.metadata.size, part.metadata.etag)
-            self._reply(b"OK " + format_digest(digest) + b"\n")
-
-        self._wait_for(
-            self._services.digests.digest(file, part.offset, part.length, self._client_host),
-            computed,
-            partial(self._failed, arguments.name),
-        )
+        arguments = parse_digest(command)
+        self._send_digest(arguments, self._open(arguments.name))
 
     @property
     def _client_host(self) -> Hashable:
@@ -238,17 +220,41 @@ class FileServerProtocol(CommandReceiver):
         except (NotFound, OSError) as error:
             raise self._refusal_of(name, error) from error
 
-    def _open_range(self, arguments: Arguments) -> tuple[OpenFile, Range]:
-        """Open a file and return its range.
+    def _send_range(self, arguments: Arguments, file: OpenFile) -> None:
+        """Send a range of an open file.
 
-        :raises Refusal: if there is no such range, or no such file.
+        :raises Refusal: if there is no such range.
         """
-        file = self._open(arguments.name)
-        try:
-            return file, range_of(file.metadata, arguments)
-        except Exception:
-            file.close()
-            raise
+        part = _range_of(file, arguments)
+        self._send(
+            FileJob(
+                format_range(part),
+                file,
+                part.length,
+                self.outbound,
+                self._sent,
+                part.offset,
+                file.unchanged,
+                file.device,
+            )
+        )
+
+    def _send_digest(self, arguments: Arguments, file: OpenFile) -> None:
+        """Send the digest of a range of an open file.
+
+        :raises Refusal: if there is no such range.
+        """
+        part = _range_of(file, arguments)
+
+        def computed(sha256: str) -> None:
+            digest = Digest(sha256, part.metadata.size, part.metadata.etag)
+            self._reply(b"OK " + format_digest(digest) + b"\n")
+
+        self._wait_for(
+            self._services.digests.digest(file, part.offset, part.length, self._client_host),
+            computed,
+            partial(self._failed, arguments.name),
+        )
 
     def _wait_for(
         self, result: Deferred[T], reply: Callable[[T], None], failed: Callable[[Failure], None]
@@ -380,12 +386,39 @@ class FileServerProtocol(CommandReceiver):
             )
 
 
-_METHODS: dict[bytes, Callable[[FileServerProtocol, Command], None]] = {
-    word: getattr(FileServerProtocol, f"command_{word.decode()}")
-    for word in VERBS
-    # `CommandReceiver` replies to it.
-    if word != AUTH
-}
+def methods_of(protocol: type[FileServerProtocol]) -> dict[bytes, Callable[[Any, Command], None]]:
+    """Return the method for each verb.
+
+    :param protocol: the class that has them.
+    """
+    # `CommandReceiver` replies to ``AUTH``.
+    return {word: getattr(protocol, f"command_{word.decode()}") for word in VERBS if word != AUTH}
+
+
+FileServerProtocol.methods = methods_of(FileServerProtocol)
+
+
+def parse_digest(command: Command) -> Arguments:
+    """Return the arguments of a ``HASH``.
+
+    :raises Refusal: if they are wrong, or name an algorithm that is not supported.
+    """
+    arguments = parse_arguments(command)
+    if arguments.alg != "sha256":
+        raise Refusal(errors.BAD_REQUEST, f"unsupported alg '{arguments.alg}': only sha256")
+    return arguments
+
+
+def _range_of(file: OpenFile, arguments: Arguments) -> Range:
+    """Return the range of a file that a command names; close the file if there is none.
+
+    :raises Refusal: if there is none.
+    """
+    try:
+        return range_of(file.metadata, arguments)
+    except Exception:
+        file.close()
+        raise
 
 
 def _shown(name: bytes) -> str:

@@ -40,10 +40,10 @@ SET_FORWARD = "the clock was set forward"
 SET_BACK_BETWEEN = "the clock was set back between two runs of the daemon"
 
 
-LOSING = frozenset({"killed", "disk", "overrun"})
+LOSING = frozenset({"killed", "disk", "overrun", "unshipped"})
 """Causes of the gaps in which the ends of translations are lost."""
 
-ENDING = frozenset({"killed", "off"})
+ENDING = frozenset({"killed", "off", "unshipped"})
 """Causes of the gaps that follow the last segment of a boot."""
 
 
@@ -97,13 +97,35 @@ class Held(NamedTuple):
     gap: Gap | None
 
 
-class Coverage:
+class Completeness:
+    """At which times a record is complete.
+
+    :ivar gaps: the times that are not covered, by their first microsecond.
+    :ivar doubled: the times that the clock showed twice.
+    """
+
+    gaps: list[Span]
+    doubled: list[Span]
+
+    def gap(self, first: int, last: int) -> Gap | None:
+        """Return the first gap in an interval, if there is one."""
+        for gap in self.gaps:
+            if gap.first > last:
+                break
+            if gap.last >= first:
+                return gap.gap
+        return None
+
+    def twice(self, first: int, last: int) -> list[Span]:
+        """Return the times that the clock showed twice and that overlap an interval."""
+        return [zone for zone in self.doubled if zone.overlaps(first, last)]
+
+
+class Coverage(Completeness):
     """At which times a journal is complete.
 
     :param contents: the segments.
     :ivar boots: the runs of the daemon, by their identifiers.
-    :ivar gaps: the times that are not covered, by their first microsecond.
-    :ivar doubled: the times that the clock showed twice.
     """
 
     def __init__(self, contents: Contents) -> None:
@@ -155,7 +177,7 @@ class Coverage:
         starts_of = {name: boot.start for name, boot in self.boots.items()}
         # First those that name a segment, which is missing as well.
         self.gaps = sorted([*_unreadable(contents, starts_of), *gaps], key=lambda gap: gap.first)
-        self.doubled = _merged(sorted(doubled, key=lambda zone: zone[:2]))
+        self.doubled = merged(sorted(doubled, key=lambda zone: zone[:2]))
 
     def _add(self, boot: str, chains: list[list[Summary]], starts: list[int]) -> Iterator[Span]:
         """Note a run of the daemon, and return its gaps.
@@ -225,19 +247,6 @@ class Coverage:
                 spans.append(span(since, max(since, until), cause))
         return sorted(spans, key=lambda gap: gap[:2])
 
-    def gap(self, first: int, last: int) -> Gap | None:
-        """Return the first gap in an interval, if there is one."""
-        for gap in self.gaps:
-            if gap.first > last:
-                break
-            if gap.last >= first:
-                return gap.gap
-        return None
-
-    def twice(self, first: int, last: int) -> list[Span]:
-        """Return the times that the clock showed twice and that overlap an interval."""
-        return [zone for zone in self.doubled if zone.overlaps(first, last)]
-
     def held(self, row: Row, segment: Summary) -> Held | None:
         """Return how long a translation held its port; steps of the clock are not considered.
 
@@ -294,19 +303,19 @@ def span(first: int, last: int, cause: str) -> Span:
     )
 
 
-def _merged(zones: list[Span]) -> list[Span]:
-    """Return spans without overlaps.
+def merged(zones: list[Span]) -> list[Span]:
+    """Return spans without overlaps, from spans in the order of their beginnings.
 
     Over several steps a translation may have begun in the time of one, and ended in another's.
     """
-    merged: list[Span] = []
+    found: list[Span] = []
     for zone in zones:
-        if merged and zone.first <= merged[-1].last + 1:
-            first, last, gap = merged[-1]
-            merged[-1] = span(first, max(last, zone.last), gap.cause)
+        if found and zone.first <= found[-1].last + 1:
+            first, last, gap = found[-1]
+            found[-1] = span(first, max(last, zone.last), gap.cause)
         else:
-            merged.append(zone)
-    return merged
+            found.append(zone)
+    return found
 
 
 def _holes(chain: list[Summary], start: int) -> Iterator[Span]:

@@ -162,6 +162,7 @@ CAUSES = {
     "deleted": "the journal does not reach back so far",
     "unwritten": "the daemon ran, and could not write its journal",
     "erased": "entries were erased",
+    "unshipped": "segments were deleted or damaged before they were shipped",
 }
 """Causes of gaps, and the phrases for people."""
 

@@ -11,14 +11,14 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from natproxy.journal.contents import Contents, Directory
-from natproxy.journal.coverage import SET_BACK, Coverage, Held, Span
+from natproxy.journal.coverage import SET_BACK, Completeness, Coverage, Held, Span
 from natproxy.journal.directory import JournalError
 from natproxy.journal.ports import LivePorts
 from natproxy.journal.reader import SegmentReader, SegmentRemoved, UnreadableSegment
 from natproxy.journal.rows import ERASED, Row
 from natproxy.journal.schema import CAUSES
 from natproxy.journal.summary import Summary
-from natproxy.records.record import Record
+from natproxy.records.record import Origin, Record
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Ends, Gap, WhoisQuery, WhoisReply
 
 ATTEMPTS = 5
@@ -70,10 +70,10 @@ class Search(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """An entry, its segment, and how long it held its port."""
+    """An entry, what it comes from, and how long it held its port."""
 
     row: Row
-    segment: Summary
+    origin: Origin
     held: Held
 
 
@@ -99,7 +99,7 @@ def whois(directory: Directory, queries: Sequence[WhoisQuery]) -> list[WhoisRepl
         # one that did not exist yet.
         if directory.files().keys() <= contents.files.keys():
             replies = [
-                _decide(search, entries, coverage)
+                decide(search, entries, coverage)
                 for search, entries in zip(searches, found, strict=True)
             ]
             if len(replies) <= WITH_LAST:
@@ -113,7 +113,7 @@ def _gather(
     directory: Directory, contents: Contents, coverage: Coverage, searches: list[Search]
 ) -> list[list[Candidate]]:
     """Return the entries that may have held their ports in the intervals."""
-    bounds = [_bounds(search, coverage) for search in searches]
+    bounds = [bounds_of(search, coverage) for search in searches]
     # By worker, boot and serial: an entry that moves is in two segments.
     found: list[dict[tuple[int, str, int], Candidate]] = [{} for _ in searches]
     # The oldest segment is read first: entries move to newer ones.
@@ -135,11 +135,11 @@ def _gather(
                     if other is None or other.row.outcome is None:
                         held = coverage.held(row, segment)
                         if held is not None:
-                            found[number][key] = Candidate(row, segment, held)
+                            found[number][key] = Candidate(row, segment.origin, held)
     return [list(candidates.values()) for candidates in found]
 
 
-def _bounds(search: Search, coverage: Coverage) -> tuple[int, int]:
+def bounds_of(search: Search, coverage: Completeness) -> tuple[int, int]:
     """Return the interval whose entries can matter: the clock may have been set back in it."""
     zones = coverage.twice(search.first, search.last)
     lower = min([search.first, *(zone.first for zone in zones)])
@@ -212,7 +212,7 @@ def _listed(
         )
 
 
-def _decide(search: Search, candidates: list[Candidate], coverage: Coverage) -> WhoisReply:
+def decide(search: Search, candidates: list[Candidate], coverage: Completeness) -> WhoisReply:
     """Return the `WhoisReply` to a search, from all entries that can matter."""
     zones = coverage.twice(search.first, search.last)
     pieces = list(_outside(search.first, search.last, zones))
@@ -238,7 +238,7 @@ def _decide(search: Search, candidates: list[Candidate], coverage: Coverage) -> 
 
 
 def _nearer_doubt(
-    search: Search, certain: list[Candidate], possible: list[Candidate], coverage: Coverage
+    search: Search, certain: list[Candidate], possible: list[Candidate], coverage: Completeness
 ) -> Gap | None:
     """Return a doubt that is nearer to the middle of the interval than what is certain.
 
@@ -360,6 +360,5 @@ def _records(candidates: list[Candidate], search: Search) -> tuple[Record, ...]:
         return max(start - middle, middle - end, 0), abs((start + end) / 2 - middle)
 
     return tuple(
-        candidate.row.record(candidate.segment.origin)
-        for candidate in sorted(candidates, key=distance)
+        candidate.row.record(candidate.origin) for candidate in sorted(candidates, key=distance)
     )

@@ -7,9 +7,20 @@ from typing import Any
 from natproxy.fileserver.factory import FileServerFactory
 from natproxy.metrics.commands import CommandCounters
 from natproxy.metrics.daemon import DaemonMetrics
-from natproxy.metrics.families import Family, Kind, labelled
+from natproxy.metrics.families import Family, Kind, counter, gauge, labelled
 from natproxy.records.record import Origin
 from natproxy.server.events import Finished
+from natproxy.storage import ObjectStorage
+
+_CACHE_COUNTERS = (
+    ("hits", "hits", "Blocks of objects that were read from the cache"),
+    ("misses", "misses", "Blocks of objects that the cache did not have"),
+    ("hit_bytes", "hit_bytes", "Bytes that were read from the cache"),
+    ("written_bytes", "written_bytes", "Bytes that were written to the cache"),
+    ("evicted", "evicted", "Blocks that were removed from the cache for others"),
+    ("refused", "refused", "Blocks not added to the cache because too little of its disk is free"),
+    ("errors", "errors", "Blocks of the cache that could not be read or written, or were damaged"),
+)
 
 
 class FileServerMetrics(DaemonMetrics):
@@ -26,6 +37,7 @@ class FileServerMetrics(DaemonMetrics):
         super().__init__(factory, factory.services.relays, origin)
         self.commands = CommandCounters()
         self._executors = factory.executors
+        self._storage = factory.services.storage
         self._ends.append(factory.subscribe(self._finished))
 
     def _finished(self, event: Finished) -> None:
@@ -79,6 +91,7 @@ class FileServerMetrics(DaemonMetrics):
                 )
                 for of, name, text, value in figures
             ),
+            *self._object_families(),
         ]
 
     def counters(self) -> dict[str, Any]:
@@ -97,4 +110,36 @@ class FileServerMetrics(DaemonMetrics):
                 }
                 for kind, executor in self._executors.items()
             },
+            **self._object_counters(),
         }
+
+    def _object_families(self) -> list[Family]:
+        """Return the families of an object store and its cache; none for a local directory."""
+        storage, prefix = self._storage, self.prefix
+        if not isinstance(storage, ObjectStorage):
+            return []
+        families = [
+            gauge(
+                f"{prefix}_object_memory_bytes",
+                "Memory for ranges of objects that are being received or sent",
+                storage.memory.held,
+            )
+        ]
+        if storage.cache is not None:
+            figures = storage.cache.figures
+            families += [
+                counter(f"{prefix}_cache_{name}", text, getattr(figures, field))
+                for name, field, text in _CACHE_COUNTERS
+            ]
+            families.append(
+                gauge(f"{prefix}_cache_bytes", "Bytes in the cache of objects", figures.bytes)
+            )
+        return families
+
+    def _object_counters(self) -> dict[str, Any]:
+        storage = self._storage
+        if not isinstance(storage, ObjectStorage):
+            return {}
+        cache = storage.cache
+        shown = {"objects": {"memory": storage.memory.held}}
+        return shown if cache is None else {**shown, "cache": cache.figures._asdict()}

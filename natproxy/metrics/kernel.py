@@ -22,8 +22,8 @@ KEPT_FOR = 5.0
 class PortFigures(NamedTuple):
     """Ports of connections to the upstream; ``None`` for what the kernel does not show.
 
-    With several addresses of the upstream, each can use the whole range: the figures are of the one
-    with the most connections.
+    Each pair of a local address and an address of the upstream can use the whole range: the figures
+    are of the pair with the most connections.
 
     :ivar total: ports of the kernel's range, without the reserved ones.
     :ivar used: ports of this range with a connection to the upstream, of any process, those in
@@ -87,12 +87,12 @@ def read_ports(
     :param directory: of this process in ``/proc``.
     """
     chosen = port_range()
-    used: Counter[object] = Counter(dict.fromkeys(upstreams, 0))
+    used: Counter[object] = Counter()
     waiting = 0
     try:
         for connection in connections_to(upstreams, directory):
             if chosen is not None and connection.local[1] in chosen:
-                used[connection.remote] += 1
+                used[connection.local[0], connection.remote] += 1
             waiting += connection.state == TIME_WAIT
     except OSError:
         return PortFigures(None if chosen is None else chosen.size)

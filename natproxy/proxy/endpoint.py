@@ -21,6 +21,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 
 from natproxy.proxy.interfaces import ConnectionFactory, Connector
+from natproxy.proxy.sources import BindingReactor, Sources
 from natproxy.proxy.tcp import TCPConnector
 
 ATTEMPT_DELAY = 0.25
@@ -64,13 +65,18 @@ class EndpointConnector:
 
 
 def connector_for(
-    description: str, endpoint: IStreamClientEndpoint, reactor: object, timeout: float
+    description: str,
+    endpoint: IStreamClientEndpoint,
+    reactor: object,
+    timeout: float,
+    sources: Sources | None = None,
 ) -> Connector:
     """Return the connector of an upstream.
 
     :param description: the string from which the endpoint was made.
     :param reactor: provides ``IReactorTime``; other interfaces allow other connectors.
     :param timeout: seconds that a connection may take.
+    :param sources: local addresses to connect from, with which the endpoint was made as well.
     """
     numeric = _NUMERIC_TCP.fullmatch(description)
     if (
@@ -79,11 +85,15 @@ def connector_for(
         and 0 < int(numeric[2]) < 65536
         and IReactorFDSet.providedBy(reactor)
     ):
-        return TCPConnector(reactor, numeric[1], int(numeric[2]), timeout)
+        return TCPConnector(reactor, numeric[1], int(numeric[2]), timeout, sources)
     named = _NAMED_TCP.fullmatch(description)
     if named and not numeric and IReactorPluggableNameResolver.providedBy(reactor):
         # Twisted's own endpoint for ``tcp:`` tries one IPv4 address of the name, and no other.
         endpoint = HostnameEndpoint(
-            reactor, named[1], int(named[2]), timeout, attemptDelay=ATTEMPT_DELAY
+            reactor if sources is None else BindingReactor(reactor, sources),
+            named[1],
+            int(named[2]),
+            timeout,
+            attemptDelay=ATTEMPT_DELAY,
         )
     return EndpointConnector(endpoint, cast(IReactorTime, reactor), timeout)

@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from natproxy.address import Address
 from natproxy.proxy.interfaces import ConnectionFactory
+from natproxy.proxy.sources import Sources
 from natproxy.proxy.transport import UpstreamTransport
 from natproxy.relay.descriptors import close_later
 
@@ -40,14 +41,23 @@ class TCPConnector:
     :param reactor: also provides ``IReactorTime``.
     :ivar address: where it connects to.
     :param timeout: seconds that a connection may take.
+    :ivar sources: local addresses to connect from; ``None`` for the one that the kernel chooses.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: IReactorFDSet, host: str, port: int, timeout: float) -> None:
+    def __init__(
+        self,
+        reactor: IReactorFDSet,
+        host: str,
+        port: int,
+        timeout: float,
+        sources: Sources | None = None,
+    ) -> None:
         self._reactor = reactor
         self.address = Address(host, port)
         self.timeout = timeout
+        self.sources = sources
 
     def connect(self, factory: ConnectionFactory) -> Callable[[], object]:
         """Begin to connect; see `Connector`."""
@@ -57,7 +67,10 @@ class TCPConnector:
         except OSError as failure:
             self._failed(factory, failure.errno or 0)
             return _already_ended
-        code = sock.connect_ex(self.address)
+        if self.sources is None:
+            code = sock.connect_ex(self.address)
+        else:
+            code = self.sources.connect(sock, self.address)
         if code == errno.EINPROGRESS:
             # On the loopback interface the connection is made by now.
             code = sock.connect_ex(self.address)

@@ -39,6 +39,13 @@ class Bytes:
         """Return up to ``size`` bytes from an offset on."""
         return self._data[offset : offset + size]
 
+    def ready(self, offset: int) -> bool:
+        """Return true."""
+        return True
+
+    def interrupt(self) -> None:
+        """Do nothing: no read waits."""
+
     def close(self) -> None:
         """Do nothing."""
 
@@ -98,6 +105,7 @@ class FileRelay(Relay):
             self._close()
         elif self._reading is not None:
             self._reading.cancel()
+            self._file.interrupt()
 
     def _detach(self) -> None:
         self._rotation.leave(self)
@@ -232,7 +240,7 @@ class CopyingFileRelay(FileRelay):
 
 
 class ThreadedFileRelay(CopyingFileRelay):
-    """Reads each block in a thread.
+    """Reads each block in a thread, unless the file has it in memory.
 
     For files whose reads may wait for a disk or a network: those about which the page cache
     reports nothing, and blocking ones without a descriptor. The header is written when the first
@@ -251,13 +259,21 @@ class ThreadedFileRelay(CopyingFileRelay):
         if self._reading is not None or self._outbound.paused or self._is_over():
             return
         assert self._page_cache is not None
-        self._in_thread = True
         size = min(BLOCK, self._outbound.budget, self._end - self._offset)
+        if self._file.ready(self._offset):
+            try:
+                block = self._read(self._offset, size)
+            except (OSError, SourceChanged) as error:
+                self._fail(error)
+            else:
+                self._received(block)
+            return
+        self._in_thread = True
         read = partial(self._read, self._offset, size)
         self._await(self._page_cache.read(read, self._device, self._returned), self._received)
 
     def _read(self, offset: int, size: int) -> bytes:
-        """Read a block, in a thread."""
+        """Read a block, in a thread or at once."""
         if self._is_over():
             return b""
         block = self._file.read_at(offset, size)

@@ -86,6 +86,14 @@ class File(Protocol):
         """Return up to ``size`` bytes from an offset on; none at the end."""
         ...
 
+    def ready(self, offset: int, /) -> bool:
+        """Return whether `read_at` would return bytes from an offset on without waiting."""
+        ...
+
+    def interrupt(self) -> None:
+        """Let a `read_at` that waits in a thread fail soon."""
+        ...
+
     def close(self) -> None:
         """Close the file."""
         ...

@@ -1,4 +1,4 @@
-"""Where served files are stored: the interface of a storage, and the local directory as one.
+"""Where served files are stored: the interface of a storage; the local directory; objects.
 
 The interface and its rules are in `natproxy.storage.interface`. No module here imports the
 protocol, or uses a reactor.
@@ -17,11 +17,13 @@ from natproxy.storage.interface import (
 )
 from natproxy.storage.local.metadata import RacyTimestamps
 from natproxy.storage.local.storage import LocalStorage
+from natproxy.storage.objects.storage import ObjectStorage
 
 __all__ = [
     "Changing",
     "LocalStorage",
     "NotFound",
+    "ObjectStorage",
     "OpenFile",
     "RacyTimestamps",
     "Snapshot",

@@ -13,20 +13,13 @@ so that it is not known what is under the name. In a listing, an entry that exis
 read is no error: it is marked as unread, and never left out, since clients remove what is not
 listed.
 
-Threads: the file server calls `Storage.metadata`, `Storage.open` and `OpenFile.is_racy` in the
-reactor's thread. It calls the other methods of an `OpenFile` in that thread or in another one,
-never two of them at the same time on one file. It calls `Storage.entries`, `Storage.top_files` and
-`Storage.snapshots` in other threads, several at once. These must not hold the interpreter lock for
-more than a few milliseconds in one call, or the reactor stalls: see `in_runs`.
-
-An object store fits as follows. `OpenFile.fileno` returns ``None``; `OpenFile.read_at` is a ranged
-``GET`` on the condition that the object still has its etag (or the rest of one such response
-while reads are sequential), so that `OpenFile.unchanged` is true and `OpenFile.is_racy` false;
-`OpenFile.blocking` is true, and `Storage.snapshots` is `snapshots_by_opening`. Keys are listed
-after a key and in the order of their bytes, which is the order of `Storage.entries`; directories
-are the prefixes of keys. The etag is the store's. `Storage.metadata` and `Storage.open` will wait
-for the network: before such a storage can be served, the file server has to call them in threads
-too, which it does not do yet.
+Threads: if `Storage.blocking` is false, the file server calls `Storage.metadata`, `Storage.open`
+and `OpenFile.is_racy` in the reactor's thread; else it calls the first two in other threads,
+several at once. It calls the other methods of an `OpenFile` in the reactor's thread or in another
+one, never two of them at the same time on one file, except `OpenFile.interrupt`. It calls
+`Storage.entries`, `Storage.top_files` and `Storage.snapshots` in other threads, several at once.
+These must not hold the interpreter lock for more than a few milliseconds in one call, or the
+reactor stalls: see `in_runs`.
 """
 
 from __future__ import annotations
@@ -151,6 +144,29 @@ class OpenFile(Protocol):
         """
         ...
 
+    def ready(self, offset: int) -> bool:
+        """Return whether `read_at` would return bytes from an offset on without waiting.
+
+        Called for a file that is `blocking`, in the reactor's thread.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Let a `read_at` that waits in a thread fail soon: what it reads is no longer needed.
+
+        Called at most once, in the reactor's thread.
+        """
+        ...
+
+    def stored_sha256(self) -> str | None:
+        """Return the SHA-256 of the whole file in hexadecimal, if the storage keeps it.
+
+        Called in a thread, before the file is read for a digest.
+
+        :raises OSError: if the storage fails.
+        """
+        ...
+
     def unchanged(self) -> bool:
         """Return whether the first `size` bytes are still those of the file that was opened.
 
@@ -183,6 +199,11 @@ class OpenFile(Protocol):
 
 class Storage(Protocol):
     """Files and directories to be served."""
+
+    @property
+    def blocking(self) -> bool:
+        """Whether `metadata` and `open` may wait for a network: then they are called in threads."""
+        ...
 
     def check(self) -> None:
         """Check that the storage can be listed; called before the server starts.

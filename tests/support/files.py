@@ -14,6 +14,12 @@ class RawFile(FileIO):
     def read_at(self, offset: int, size: int) -> bytes:
         return os.pread(self.fileno(), size, offset)
 
+    def ready(self, offset: int) -> bool:
+        return False
+
+    def interrupt(self) -> None:
+        pass
+
 
 def open_descriptors() -> int:
     """Count the descriptors of this process."""

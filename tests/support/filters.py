@@ -183,6 +183,12 @@ def segment(translations: Iterable[Record]) -> sqlite3.Connection:
         "insert into meta values (?, ?)",
         [("proxy", "proxy-9000"), ("worker", 1), ("boot", "abcd")],
     )
+    fill(database, translations)
+    return database
+
+
+def fill(database: sqlite3.Connection, translations: Iterable[Record]) -> None:
+    """Write translations to a segment; the serial number of each is its place, from 1."""
     for serial, record in enumerate(translations, 1):
         client = ERASED if record.client is None else record.client
         hosts = [host(database, one) for one in (client, record.nat, record.upstream)]
@@ -214,7 +220,7 @@ def segment(translations: Iterable[Record]) -> sqlite3.Connection:
                 None if record.duration is None else round(record.duration * 1e6),
             ),
         )
-    return database
+    database.commit()
 
 
 def text_of(record: Record) -> str:

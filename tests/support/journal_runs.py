@@ -49,6 +49,9 @@ class Translations:
     :ivar offset: what the wall clock shows at 0.
     :ivar past: the translations of all runs.
     :ivar clock: pairs of a true time and the offset from then on.
+    :ivar proxy: the daemon's name.
+    :ivar worker: number of the process.
+    :ivar boots: number of runs so far.
     :ivar writer: of this run; ``None`` if the daemon does not run.
     """
 
@@ -59,6 +62,8 @@ class Translations:
         self.past: list[Translation] = []
         self.clock = [(0, START)]
         self.writer: Writer | None = None
+        self.proxy = "proxy-9000"
+        self.worker = 0
         self.boots = 0
         self._open: dict[int, tuple[Translation, Route]] = {}
         self._started: dict[int, int] = {}
@@ -87,7 +92,7 @@ class Translations:
     def start(self) -> None:
         """Start the daemon, which recovers what an earlier run has left."""
         self.boots += 1
-        origin = Origin("proxy-9000", 0, f"b{self.boots:07x}")
+        origin = Origin(self.proxy, self.worker, f"b{self.boots:07x}")
         self.writer = Writer(self.directory, origin, self.now, names=True)
         recover(self.directory, origin.boot, self.now)
         self._open, self._rows, self._lost = {}, [], None

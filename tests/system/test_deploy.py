@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from natproxy.cli.commands import COMMANDS
+from natproxy.cli.parsing import program_parser
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.proxy_config import ProxyConfig
@@ -32,7 +34,9 @@ from tests.support.twistd import (
 )
 
 INSTALLED = "/opt/natproxy/.venv/bin/twistd"
+INSTALLED_CLIENT = "/opt/natproxy/.venv/bin/natproxy"
 UNITS = ["natproxy", "natproxy-activated", "natproxy-fileserver"]
+SHIP = "natproxy-ship"
 
 needs_analyze = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze"
@@ -206,13 +210,15 @@ def test_socket_activated_proxy_serves_the_client_that_started_it(tmp_path: Path
 
 @needs_analyze
 @pytest.mark.parametrize(
-    "unit", [*(f"{unit}.service" for unit in UNITS), "natproxy-activated.socket"]
+    "unit", [*(f"{unit}.service" for unit in (*UNITS, SHIP)), "natproxy-activated.socket"]
 )
 def test_unit_is_understood_by_systemd(unit: str, tmp_path: Path) -> None:
     for file in DEPLOY.glob("natproxy*.*"):
         if file.suffix in (".service", ".socket"):
             text = file.read_text()
-            (tmp_path / file.name).write_text(text.replace(INSTALLED, sys.executable))
+            for program in (INSTALLED, INSTALLED_CLIENT):
+                text = text.replace(program, sys.executable)
+            (tmp_path / file.name).write_text(text)
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit)],
         capture_output=True,
@@ -224,13 +230,28 @@ def test_unit_is_understood_by_systemd(unit: str, tmp_path: Path) -> None:
 
 
 @needs_analyze
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", [*UNITS, SHIP])
 def test_unit_exposes_little(unit: str) -> None:
     analyze = ("systemd-analyze", "security", "--offline=true", "--threshold=15")
     done = subprocess.run(
         [*analyze, str(DEPLOY / f"{unit}.service")], capture_output=True, text=True, timeout=LIMIT
     )
     assert done.returncode == 0, done.stdout[-200:] + done.stderr
+
+
+def test_shipper_has_the_user_and_the_directory_of_the_proxy() -> None:
+    text = (DEPLOY / f"{SHIP}.service").read_text()
+    settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    proxy = dict(re.findall(r"^(\w+)=(.*)$", (DEPLOY / "natproxy.service").read_text(), re.M))
+    assert settings["StateDirectory"] == proxy["StateDirectory"]
+    # The user of a unit without User= has its name.
+    assert (settings["User"], settings["DynamicUser"]) == ("natproxy", proxy["DynamicUser"])
+    # What is left of the line before the line break.
+    (line,) = re.findall(r"^ExecStart=(.*?[^\\])$", text, re.MULTILINE | re.DOTALL)
+    words = shlex.split(line.replace("\\\n", " "))
+    arguments = program_parser(COMMANDS).parse_args(words[1:])
+    assert (arguments.command, arguments.action) == ("journal", "ship")
+    assert ":" not in arguments.to.partition("//")[2].partition("@")[0]
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -241,6 +262,20 @@ def test_daemon_of_a_unit_has_more_time_to_stop_than_to_drain(unit: str) -> None
     assert drain is not None
     assert stop is not None
     assert int(stop[1]) > int(drain[1])
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_unit_is_notified_by_a_daemon_in_the_foreground(unit: str) -> None:
+    text = (DEPLOY / f"{unit}.service").read_text()
+    settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    assert settings["Type"] == "notify"
+    assert int(settings["WatchdogSec"]) >= 10
+    assert settings["ExecStart"].startswith(f"{INSTALLED} -n ")
+    # Another process than the main one may not notify.
+    assert "NotifyAccess" not in settings
+    program, *arguments = shlex.split(settings["ExecReload"])
+    assert program == INSTALLED_CLIENT
+    assert program_parser(COMMANDS).parse_args(arguments).selected.name == "reload"
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -273,7 +308,7 @@ def free_port() -> int:
 def test_example_of_a_file_is_valid(config: type[DaemonConfig]) -> None:
     path = str(DEPLOY / "natproxy.toml")
     loaded = config.load(environment={}, file=path)
-    assert loaded.source("listen").name == f"{path}: {config.table}.listen"
+    assert loaded.source_of("listen").name == f"{path}: {config.table}.listen"
 
 
 def test_application_files_read_one_file_for_both(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ from natproxy.cli.shell.suggestions import Suggester
 from tests.support.manual import section
 
 TYPED = {
-    *("N", "PATTERN", "RATE", "SECONDS", "DURATION", "TIME", "WORKER:SEQ", "WORD"),
+    *("N", "PATTERN", "RATE", "SECONDS", "DURATION", "TIME", "WORKER:SEQ", "WORD", "URL"),
     *("CLIENT", "WHEN"),
     # Of one option with two values.
     ("CLIENT", "COMMAND"),
-    *("ADDRESS", "HOST:PORT", "HOST[:PORT]", "[ADDRESS:]PORT", "ENDPOINT"),
+    *("ADDRESS", "HOST:PORT", "HOST[:PORT]", "[ADDRESS:]PORT", "ENDPOINT", "URL"),
 }
 """Values that have no completion; the values of all other options are completed."""
 

@@ -26,7 +26,12 @@ class Up(Command):
         parser.add_argument(
             "--files",
             metavar=LOCAL_DIRECTORY,
-            help="directory to serve (default: ./files, created if missing)",
+            help="directory to serve, or s3://BUCKET/PREFIX (default: ./files, created if missing)",
+        )
+        parser.add_argument(
+            "--s3-endpoint",
+            metavar="URL",
+            help="URL of the S3 service (default: of the environment, or AWS)",
         )
         parser.add_argument(
             "--listen",
@@ -95,4 +100,5 @@ class Up(Command):
                 for option in ("name", "control", "journal", "web", "workers")
                 if (value := getattr(arguments, option)) is not None
             },
+            s3_endpoint=arguments.s3_endpoint,
         )

@@ -14,7 +14,13 @@ from natproxy.cli.translations.columns import (
 )
 from natproxy.cli.translations.query import filter_text, interval_of
 from natproxy.cli.translations.sentences import gap_text
-from natproxy.cli.translations.sources import JournalSource, Source, report_missing, source_of
+from natproxy.cli.translations.sources import (
+    FleetSource,
+    JournalSource,
+    Source,
+    report_missing,
+    source_of,
+)
 from natproxy.cli.translations.tables import Table, terminal_columns, write_csv, write_json_lines
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.errors import ClientError
@@ -77,7 +83,7 @@ def report_gaps(
 
 def _gaps(source: Source, since: int | None, until: int | None) -> list[Gap]:
     """Return the times of an interval of which a journal, or that of a daemon, is not complete."""
-    if isinstance(source, JournalSource):
+    if isinstance(source, JournalSource | FleetSource):
         return source.gaps(since, until)
     journal = source.status().get("journal") if isinstance(source, Daemon) else None
     if not journal:

@@ -11,7 +11,12 @@ from typing import Any
 
 from natproxy.cli.display.text import amount, counted
 from natproxy.cli.translations.confirmation import confirmed
-from natproxy.cli.translations.sources import PROXY, JournalFailure, check_directory
+from natproxy.cli.translations.sources import (
+    PROXY,
+    JournalFailure,
+    check_directory,
+    names_database,
+)
 from natproxy.cli.translations.texts import NONE, fitted, seconds_of, shown, width
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.control.finding import Search
@@ -40,6 +45,8 @@ def run_journal(arguments: Namespace, complain: Callable[[str], object]) -> int:
         raise UsageError("journal erase: --client ADDRESS is needed")
     if not erases and (arguments.client is not None or arguments.yes):
         raise UsageError("--client and --yes: for journal erase only")
+    if arguments.to is not None or arguments.once or arguments.retention is not None:
+        raise UsageError("--to, --once and --retention: for journal ship only")
     directory = journal_of(arguments)
     with journal_errors():
         if erases:
@@ -67,11 +74,16 @@ def journal_of(arguments: Namespace) -> str:
     :raises UsageError: if the options contradict each other, or there are several journals.
     :raises NoDaemon: if there is none.
     """
-    directory: str | None = arguments.journal
+    directory = one_journal(arguments)
     control, name = arguments.control, arguments.name
     if directory is not None:
         if control is not None or name is not None:
             raise UsageError("--journal excludes --control and --name: a directory is enough")
+        if names_database(directory):
+            raise UsageError(
+                f"journal {arguments.action}: needs a directory; journal proxies lists what is in"
+                " a database"
+            )
         check_directory(directory)
         return directory
     search = Search()
@@ -90,6 +102,17 @@ def journal_of(arguments: Namespace) -> str:
         whose = "" if arguments.name is None else f" of {printable(os.fsencode(arguments.name))}"
         raise NoDaemon(f"there is no journal{whose} in the usual place; --journal names it")
     return found[0].path
+
+
+def one_journal(arguments: Namespace) -> str | None:
+    """Return the value of ``--journal``, if there is one.
+
+    :raises UsageError: if there are several.
+    """
+    selected: list[str] = arguments.journal or []
+    if len(selected) > 1:
+        raise UsageError(f"--journal: journal {arguments.action} takes one")
+    return selected[0] if selected else None
 
 
 def _directory_of(daemon: Daemon) -> str:

@@ -1,4 +1,4 @@
-"""Where the commands read translations: a daemon, or the directory of a journal."""
+"""Where the commands read translations: a daemon, the directory of a journal, or a database."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from natproxy.records.record import Record
 from natproxy.records.whois import Gap, WhoisQuery, WhoisReply
 
 if TYPE_CHECKING:
+    from natproxy.journal.postgres.search import FleetJournal
     from natproxy.journal.search import Journal
 
 PROXY = "proxy"
+
+DATABASE_SCHEMES = ("postgresql://", "postgres://")
 
 FUTURE = 86400 * 1_000_000
 """Microseconds by which the clock may have been set back since the last event."""
@@ -156,6 +159,78 @@ class JournalSource:
             raise JournalFailure(f"{self._name}: {error}") from error
 
 
+class FleetSource:
+    """The journal of a fleet in PostgreSQL.
+
+    All methods raise `JournalFailure` if the database cannot be used.
+
+    :param url: of the database.
+    """
+
+    def __init__(self, url: str) -> None:
+        with database_failures():
+            from natproxy.journal.postgres.search import FleetJournal
+
+            self._journal: FleetJournal = FleetJournal(url)
+
+    def whois_each(self, queries: Iterable[WhoisQuery]) -> Iterator[WhoisReply]:
+        """Yield who held each of several ports; see `Source`."""
+        with database_failures():
+            yield from self._journal.whois_all(list(queries))
+
+    def history(
+        self,
+        filter: str = "",  # noqa: A002
+        since: int | None = None,
+        until: int | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Record]:
+        """Yield translations; see `Source`."""
+        from natproxy.records.queries import HistoryQuery
+
+        with database_failures():
+            yield from self._journal.history(HistoryQuery(filter, since, until, limit))
+
+    def gaps(self, since: int | None, until: int | None) -> list[Gap]:
+        """Return the times of an interval of which a record is not complete."""
+        with database_failures():
+            return self._journal.gaps(since, until)
+
+    def events(
+        self,
+        filter: str = "",  # noqa: A002
+        since: int | None = None,
+        until: int | None = None,
+        after: str | None = None,
+        last: int | None = None,
+        follow: bool = False,
+    ) -> Iterator[Event]:
+        """Refuse: a database has translations, and not their events.
+
+        :raises UsageError: always.
+        """
+        raise UsageError(
+            "a journal in PostgreSQL has no events; natproxy history shows its translations, and"
+            " each proxy has the events of its own"
+        )
+
+
+@contextmanager
+def database_failures() -> Iterator[None]:
+    """Raise `JournalFailure` for what a database raises."""
+    from natproxy.journal.directory import JournalError
+
+    try:
+        yield
+    except JournalError as error:
+        raise JournalFailure(str(error)) from None
+
+
+def names_database(journal: str) -> bool:
+    """Return whether the value of ``--journal`` is the URL of a database."""
+    return journal.startswith(DATABASE_SCHEMES)
+
+
 def check_directory(directory: str) -> None:
     """Refuse the directory that an option names if it cannot be a journal.
 
@@ -179,7 +254,7 @@ def check_directory(directory: str) -> None:
 
 
 def source_of(arguments: Namespace, complain: Callable[[str], object]) -> Source:
-    """Return what the options select: a journal, a daemon, or the only one that there is.
+    """Return what the options select: a journal, a daemon, or the only one of them that there is.
 
     If no proxy runs, and the usual places have one journal, it is that.
 
@@ -191,6 +266,8 @@ def source_of(arguments: Namespace, complain: Callable[[str], object]) -> Source
     if arguments.journal is not None:
         if arguments.control is not None or arguments.name is not None:
             raise UsageError("--journal excludes --control and --name: it needs no daemon")
+        if names_database(arguments.journal):
+            return FleetSource(arguments.journal)
         return JournalSource(arguments.journal)
     search = Search()
     try:

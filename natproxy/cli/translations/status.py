@@ -93,6 +93,7 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if status.get("table") is not None:
         yield "in flight", _value("table", status["table"])
     yield from _commands(_mapping(status.get("commands")))
+    yield from _cache(_mapping(_mapping(status.get("counters")).get("cache")))
     ring = _mapping(status.get("ring"))
     first, following = ring.get("first"), ring.get("next")
     if isinstance(first, int) and isinstance(following, int):
@@ -165,6 +166,18 @@ def _commands(commands: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         outcomes = _counts({key: each for key, each in found.items() if key != "sent"})
         sent = f", {_value('sent', found['sent'])} sent" if found.get("sent") else ""
         yield "", f"{shown(verb)}: {outcomes or 'none'}{sent}"
+
+
+def _cache(cache: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield how often the cache of objects had a block, and what is wrong with it."""
+    if not cache:
+        return
+    found = {name: cache.get(name, 0) for name in ("hits", "misses", "evicted")}
+    size = f"{_value('bytes', cache['bytes'])} in it" if "bytes" in cache else ""
+    yield "cache", ", ".join(filter(None, (_counts(found), size)))
+    wrong = _counts({name: cache.get(name, 0) for name in ("refused", "errors")})
+    if wrong:
+        yield "", wrong
 
 
 def _journal(journal: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -78,12 +78,18 @@ class Execution:
         return state
 
 
-def execute(daemons: Mapping[str, Any], descriptors: Iterable[int], background: bool) -> None:
+def execute(
+    daemons: Mapping[str, Any],
+    descriptors: Iterable[int],
+    background: bool,
+    variables: Mapping[str, str],
+) -> None:
     """Execute the program of this process anew. It returns only if that is not possible.
 
     :param daemons: the states, by the tables of the configs.
     :param descriptors: that the new program inherits.
     :param background: whether the process has become a daemon since it was started.
+    :param variables: that this program has taken from its environment.
     """
     arguments = arguments_of(sys.orig_argv, sys.argv, background)
     state = {"pid": os.getpid(), "background": background, "daemons": daemons}
@@ -99,7 +105,7 @@ def execute(daemons: Mapping[str, Any], descriptors: Iterable[int], background: 
     sys.stderr.flush()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        environment = {**os.environ, VARIABLE: str(descriptor)}
+        environment = {**os.environ, **variables, VARIABLE: str(descriptor)}
         os.execve(sys.executable, [sys.executable, *arguments], environment)  # noqa: S606
     except OSError as error:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

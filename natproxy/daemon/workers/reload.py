@@ -191,7 +191,13 @@ class Workers:
             descriptors += added
         with suppress(OSError):
             os.chdir(masters[0].config.directory)
-        execute(daemons, descriptors, masters[0].process != os.getpid() or EXECUTION.background)
+        notifier = masters[0].notifier
+        execute(
+            daemons,
+            descriptors,
+            masters[0].process != os.getpid() or EXECUTION.background,
+            {} if notifier is None else notifier.variables,
+        )
 
     async def _send(
         self, master: MasterService, cause: str, config: DaemonConfig, dry_run: bool

@@ -87,6 +87,18 @@ class Filter:
             among the events of a translation, such as ``bytes``, is left to `matches`.
         :return: the condition, its parameters, and whether it is exact.
         """
-        from natproxy.records.filter.sql import ALL, condition_of
+        from natproxy.records.filter.sql import condition_of
 
-        return ALL if self._tree is None else condition_of(self._tree, now, events)
+        return condition_of(self._tree, now, events)
+
+    def postgres(self, now: int) -> tuple[str, list[int | str], bool]:
+        """Return a condition for the rows of a fleet's journal in PostgreSQL.
+
+        They have the alias ``e`` and the columns of `natproxy.records.filter.postgres`. See `sql`.
+
+        :param now: microseconds since the epoch.
+        """
+        from natproxy.records.filter.postgres import POSTGRES
+        from natproxy.records.filter.sql import condition_of
+
+        return condition_of(self._tree, now, dialect=POSTGRES)

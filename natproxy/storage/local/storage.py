@@ -83,6 +83,16 @@ class LocalFile:
         """
         return os.pread(self._descriptor, size, offset)
 
+    def ready(self, offset: int) -> bool:
+        """Return false: the page cache reports what can be read without waiting."""
+        return False
+
+    def interrupt(self) -> None:
+        """Do nothing: the kernel does not interrupt a read of a disk."""
+
+    def stored_sha256(self) -> None:
+        """Return ``None``: file systems keep no digest."""
+
     def unchanged(self) -> bool:
         """Return whether size and mtime are those at opening, or it has grown.
 
@@ -150,6 +160,8 @@ class LocalStorage:
     :param scans: the names of large directories, kept from one listing to the next.
     :param racy: decides whether an etag may be relied upon.
     """
+
+    blocking = False
 
     def __init__(
         self,

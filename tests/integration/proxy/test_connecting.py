@@ -14,16 +14,10 @@ from twisted.internet import error, reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
-from twisted.internet.interfaces import (
-    IHostnameResolver,
-    IHostResolution,
-    IResolutionReceiver,
-)
 from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from natproxy.address import Address
 from natproxy.nat import Registered
@@ -34,6 +28,7 @@ from natproxy.proxy.transport import UpstreamTransport
 from tests.support.doubles import PlayedEndpoint
 from tests.support.logged_errors import LoggedErrorsCase
 from tests.support.loopback import client_of, file_server, listening, proxy_to
+from tests.support.resolver import PlayedResolver
 
 
 class Recorder(ClientFactory):
@@ -196,35 +191,6 @@ class DescriptorTests(SynchronousTestCase):
                 TCPConnector(mock.Mock(), "127.0.0.1", 9, 5.0).connect(factory)
             (reason,) = self.successResultOf(factory.ended)
             self.assertEqual(explain(reason, 5).message, words)
-
-
-@implementer(IHostResolution)
-class Resolution:
-    """A resolution that is complete at once."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def cancel(self) -> None:
-        """Do nothing: it has ended."""
-
-
-@implementer(IHostnameResolver)
-class PlayedResolver:
-    """Resolves every name to addresses of this host."""
-
-    def __init__(self, *hosts: str) -> None:
-        self._hosts = hosts
-
-    def resolveHostName(
-        self, receiver: IResolutionReceiver, hostName: str, portNumber: int = 0, **_: object
-    ) -> IHostResolution:
-        resolution = Resolution(hostName)
-        receiver.resolutionBegan(resolution)
-        for host in self._hosts:
-            receiver.addressResolved(IPv4Address("TCP", host, portNumber))
-        receiver.resolutionComplete()
-        return resolution
 
 
 @pytest_twisted.ensureDeferred

@@ -74,7 +74,7 @@ class SourceTests(ConfigCase):
         path = self.write(
             "[proxy]\n"
             'listen = ["tcp:1", "tcp:2"]\nupstream = "tcp:h:3"\ntimeout = 4\n'
-            "upstream-proxy-protocol = true\n"
+            'source = "10.0.0.2"\nupstream-proxy-protocol = true\n'
             "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
             'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
             "line-timeout = 19\nbody-timeout = 20\n"
@@ -93,6 +93,7 @@ class SourceTests(ConfigCase):
             ProxyConfig(
                 listen=("tcp:1", "tcp:2"),
                 upstream="tcp:h:3",
+                source=("10.0.0.2",),
                 upstream_proxy_protocol=True,
                 timeout=4.0,
                 connect_timeout=5.0,
@@ -137,6 +138,9 @@ class SourceTests(ConfigCase):
         values = {
             "LISTEN": "tcp:1  tcp:2",
             "FILES": "a directory",
+            "S3_ENDPOINT": "http://127.0.0.1:8333",
+            "CACHE": "a cache",
+            "CACHE_SIZE": "1G",
             "TIMEOUT": "1",
             "FIRST_COMMAND_TIMEOUT": "0",
             "DRAIN": "2",
@@ -172,7 +176,7 @@ class SourceTests(ConfigCase):
         )
         self.assertEqual(
             {
-                config.source(one.field).kind
+                config.source_of(one.field).kind
                 for one in settings_of(FileServerConfig)
                 if not one.table_only
             },
@@ -197,11 +201,14 @@ class SourceTests(ConfigCase):
             "journal-names": ("none", "full", "none"),
             "rules-default": ("deny", "allow", "deny"),
             "trusted-proxies": ("10.0.0.1", "10.0.0.2", "10.0.0.3"),
+            "source": ("127.0.0.1", "::1", "127.0.0.3"),
             "journal-keep": ("1d", "2d", "3d"),
             "journal-max-size": ("1G", "2G", "3G"),
             "min-rate": ("1K", "2K", "3K"),
             "auth-plain": ("true", "false", "true"),
             "workers": ("auto", "2", "3"),
+            "s3-endpoint": ("http://a", "https://b", "http://c:1"),
+            "cache-size": ("1G", "2G", "3G"),
         }
         for kind in (ProxyConfig, FileServerConfig):
             for one in settings_of(kind):
@@ -226,7 +233,7 @@ class SourceTests(ConfigCase):
                         options[one.key] = text
                     config = kind.load(options, environment, path)
                     self.assertEqual(getattr(config, one.field), one.rule.parse(text), one.key)
-                    self.assertEqual(config.source(one.field).kind, kind_of_source)
+                    self.assertEqual(config.source_of(one.field).kind, kind_of_source)
 
     def test_overridden_value_stays_whatever_the_file_has(self) -> None:
         path = self.write("[proxy]\n")
@@ -359,7 +366,8 @@ class ReloadableTests(ConfigCase):
             if not one.metadata["reloadable"]
         }
         places = {"name", "control", "web", "web_hosts", "journal", "journal_names", "ident"}
-        self.assertEqual(fixed, {"listen", "log", "access_log", "files", "workers", *places})
+        files = {"files", "s3_endpoint", "cache", "cache_size"}
+        self.assertEqual(fixed, {"listen", "log", "access_log", "workers", *files, *places})
 
 
 class TableOnlyTests(ConfigCase):
@@ -406,7 +414,7 @@ class TableOnlyTests(ConfigCase):
         for config in (VisitedConfig.load(environment={}, file=path), VisitedConfig()):
             settings = settings_of(VisitedConfig)
             found = {
-                one.field: Found(getattr(config, one.field), config.source(one.field))
+                one.field: Found(getattr(config, one.field), config.source_of(one.field))
                 for one in settings
             }
             shown = format_settings(settings, found, "proxy")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 
-from natproxy.daemon import fileserver
+from natproxy.daemon import endpoints, fileserver
 from natproxy.daemon import proxy as proxy_plugin
 from natproxy.daemon.options import DaemonOptions
+from natproxy.daemon.proxy_config import ProxyConfig
+from natproxy.proxy.sources import Sources
+from natproxy.settings import SettingError
 from tests.support.daemons import OptionsCase
 
 MALFORMED_LISTEN = (
@@ -50,6 +53,70 @@ class MalformedTests(OptionsCase):
             proxy_plugin.Options, "--listen", "ssl:9000:privateKey=nowhere.pem"
         )
         self.assertTrue("nowhere.pem" in message.split(": ", 2)[2] or "natproxy[tls]" in message)
+
+
+class SourceTests(OptionsCase):
+    """Local addresses of upstream connections."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.missing = {"10.9.9.9": "not an address of this machine"}
+        self.patch(endpoints, "missing_source", self.missing.get)
+
+    def sources(self, upstream: str, *hosts: str) -> object:
+        options = [f"--source={host}" for host in hosts]
+        made = self.options(proxy_plugin.Options, f"--upstream={upstream}", *options)
+        assert isinstance(made.config, ProxyConfig)
+        return endpoints.upstream_sources(made.config)
+
+    def error(self, upstream: str, *hosts: str) -> tuple[str, ...]:
+        return self.assertRaises(SettingError, self.sources, upstream, *hosts).messages
+
+    def test_none_is_the_default(self) -> None:
+        self.assertIsNone(self.sources("unix:socket"))
+
+    def test_option_is_repeated(self) -> None:
+        sources = self.sources("tcp:10.0.0.1:9001", "10.0.0.2", "10.0.0.3")
+        assert isinstance(sources, Sources)
+        self.assertEqual(list(sources.of_family("10.0.0.1")), ["10.0.0.2", "10.0.0.3"])
+
+    def test_address_of_another_machine(self) -> None:
+        self.missing["10.9.9.8"] = "Permission denied"
+        self.assertEqual(
+            self.error("tcp:10.0.0.1:9001", "10.0.0.2", "10.9.9.9", "10.9.9.8"),
+            (
+                "--source 10.9.9.9: not an address of this machine",
+                "--source 10.9.9.8: Permission denied",
+            ),
+        )
+
+    def test_unix_socket_has_none(self) -> None:
+        self.assertEqual(
+            self.error("unix:socket", "10.0.0.2"),
+            (
+                "--source 10.0.0.2: a connection to a UNIX socket has no such address"
+                " (--upstream unix:socket)",
+            ),
+        )
+
+    def test_none_is_of_the_family_of_the_upstream(self) -> None:
+        for upstream, family, host in [
+            ("tcp:10.0.0.1:9001", "IPv4", "fd00::1"),
+            ("tls:host=10.0.0.1:9001", "IPv4", "fd00::1"),
+            (r"tcp:fd00\:\:9:9001", "IPv6", "10.0.0.1"),
+        ]:
+            self.assertEqual(
+                self.error(upstream, host),
+                (
+                    f"--source {host}: none is of {family}, as the upstream is"
+                    f" (--upstream {upstream})",
+                ),
+            )
+            self.assertIsNotNone(self.sources(upstream, "10.0.0.2", "fd00::2"))
+
+    def test_name_may_be_of_either_family(self) -> None:
+        for host in ("10.0.0.2", "fd00::2"):
+            self.assertIsNotNone(self.sources("tcp:files.example:9001", host))
 
 
 class SuggestionTests(OptionsCase):

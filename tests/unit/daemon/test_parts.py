@@ -10,7 +10,7 @@ from twisted.logger import LogLevel
 
 from natproxy.access import Limits
 from natproxy.access.rules import AccessRule
-from natproxy.daemon import fileserver
+from natproxy.daemon import endpoints, fileserver
 from natproxy.daemon import proxy as proxy_plugin
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.config_fields import fields_of, key_of
@@ -80,6 +80,7 @@ PROXY: Effects = {
     "idle_timeout": (10, lambda service: service.factory.idle.seconds, 10.0),
     "journal_keep": ("1h", lambda service: _maintenance(service)._keep, 3600.0),
     "journal_max_size": ("2M", lambda service: _maintenance(service)._max_size, 2 << 20),
+    "source": (["127.0.0.3"], lambda service: _connector(service).sources is not None, True),
     "timeout": (11, lambda service: service.factory.resources.replies.seconds, 11.0),
     "upstream_proxy_protocol": (
         True,
@@ -135,6 +136,7 @@ class EffectTests(OptionsCase):
         self.journal = Journal(self)
         self.file = os.path.abspath(self.mktemp())
         self.write("# none\n")
+        self.patch(endpoints, "missing_source", lambda host: None)
         add_token(TOKENS, new_token("alice")[1])
         self.addCleanup(os.unlink, TOKENS)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.daemon.rules import SIZES, SPANS, Name, Size, TimeSpan
+from natproxy.daemon.rules import SIZES, SPANS, LocalAddresses, Name, Size, TimeSpan
 from natproxy.settings import Rule
 
 
@@ -55,6 +55,19 @@ class RuleTests(SynchronousTestCase):
     def test_values_without_a_whole_unit(self) -> None:
         self.assertEqual(TimeSpan().show(1.5), "1.5")
         self.assertEqual(Size().show(1025), "1025")
+
+    def test_local_addresses(self) -> None:
+        rule = LocalAddresses()
+        self.assertEqual(rule.parse("10.0.0.2 fd00::2"), ("10.0.0.2", "fd00::2"))
+        self.assertEqual(rule.check("fe80::1%eth0"), ("fe80::1%eth0",))
+        self.assertEqual(rule.check([]), ())
+        for wrong in ("localhost", "0.0.0.0", "::", "10.0.0.2:0", "[fd00::2]", "10.0.0.0/8"):
+            error = self.assertRaises(ValueError, rule.check, wrong)
+            self.assertEqual(
+                str(error), "must be addresses of this machine, such as 10.0.0.2 or fd00::2"
+            )
+        error = self.assertRaises(ValueError, rule.check, ["10.0.0.2", "10.0.0.2"])
+        self.assertEqual(str(error), "must not name an address twice")
 
     def test_names(self) -> None:
         for name in ("proxy-9000", "a", "_b.c", "A" * 64):

@@ -9,6 +9,7 @@ import math
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.fileserver.factory import CONCURRENT_READS, Reads
+from natproxy.fileserver.lookups import CONCURRENT_LOOKUPS
 from natproxy.kernel.mounts import Mounts
 from natproxy.protocol import (
     Entry,
@@ -22,7 +23,8 @@ from natproxy.protocol import (
 )
 from natproxy.relay import Method, PageCache, Relays
 from natproxy.relay.files import BLOCK, CHUNK, CopyingFileRelay, ThreadedFileRelay
-from natproxy.testing import MemoryStorage
+from natproxy.server.threads import WORK_TIMEOUT
+from natproxy.testing import MemoryFile, MemoryStorage
 from tests.support.doubles import PlayedThread
 from tests.support.fileserver import FileServerCase
 
@@ -180,9 +182,103 @@ class MemoryTests(MemoryCase):
 
 
 class BlockingTests(MemoryCase):
-    """Reads may wait for something: they are made in threads."""
+    """Look-ups and reads may wait for something: they are made in threads."""
 
     blocking = True
+
+    def send(self, command: bytes) -> bytes:
+        """Send a command, let a thread look up its file, and return what is replied then."""
+        self.assertEqual(super().send(command), b"")
+        self.thread.run()
+        return self.wire.taken()
+
+    def test_lookup_is_made_in_a_thread(self) -> None:
+        for command in (b"STAT a", b"GET a offset=5", b"HASH a", b"DOWNLOAD sub/b c"):
+            self.assertEqual(super().send(command + b"\n"), b"")
+            while self.thread.asked:
+                self.thread.run()
+            self.assertTrue(self.wire.taken().startswith(b"OK "))
+        for command in (b"STAT b", b"GET b", b"HASH b", b"GET sub"):
+            self.assertEqual(self.send(command + b"\n"), b"ERR 404 file not found\n")
+        self.assertEqual(self.send(b"DOWNLOAD b\n"), b"ERR file not found\n")
+        refused = self.send(b"GET a offset=6\n")
+        self.assertTrue(refused.startswith(b"ERR 416 "), refused)
+        self.assertTrue(self.send(b"GET a if-match=x\n").startswith(b"ERR 412 "))
+
+    def test_stored_digest_is_not_computed(self) -> None:
+        self.storage.store_sha256(b"a", "ab" * 32)
+        self.send(b"HASH a\n")
+        self.thread.run()
+        self.assertIn(b"sha256=" + b"ab" * 32, self.wire.taken())
+        self.send(b"HASH a length=4\n")
+        self.thread.run()
+        self.assertIn(hashlib.sha256(b"the ").hexdigest().encode(), self.wire.taken())
+
+    def test_error_of_the_storage_is_not_reported_as_not_found(self) -> None:
+        self.storage.error = OSError(errno.EIO, "the store is away")
+        for command in (b"STAT a\n", b"GET a\n", b"HASH a\n", b"DOWNLOAD a\n"):
+            reply = self.send(command)
+            self.assertIn(b"the server cannot open files at present", reply)
+        lines = [line for line in self.journal.lines() if "cannot open" in line]
+        self.assertEqual(len(lines), 4)
+        self.assertIn("the store is away", lines[0])
+
+    def test_file_of_a_client_that_has_gone_is_closed(self) -> None:
+        opened: list[MemoryFile] = []
+        open_file = self.storage.open
+
+        def recorded(name: bytes) -> MemoryFile:
+            opened.append(open_file(name))
+            return opened[-1]
+
+        self.patch(self.storage, "open", recorded)
+        protocol, wire = self.new_client(43_300)
+        protocol.dataReceived(b"GET a\n")
+        wire.lose(protocol)
+        self.thread.run()
+        self.assertTrue(opened.pop().closed)
+        # One that waits for a thread is not opened at all.
+        for number in range(CONCURRENT_LOOKUPS):
+            self.new_client(43_400 + number)[0].dataReceived(b"GET a\n")
+        protocol, wire = self.new_client(43_300)
+        protocol.dataReceived(b"GET a\n")
+        self.assertEqual(len(self.thread.asked), CONCURRENT_LOOKUPS)
+        wire.lose(protocol)
+        while self.thread.asked:
+            self.thread.run()
+        self.assertEqual(len(opened), CONCURRENT_LOOKUPS)
+
+    def test_file_that_was_opened_too_late_is_closed(self) -> None:
+        opened: list[MemoryFile] = []
+        open_file = self.storage.open
+        self.patch(self.storage, "open", lambda name: opened.append(open_file(name)) or opened[0])
+        super().send(b"GET a\n")
+        self.clock.advance(WORK_TIMEOUT)
+        self.assertEqual(self.wire.taken(), b"ERR 503 the storage does not respond\n")
+        self.thread.run()
+        self.assertTrue(opened[0].closed)
+
+    def test_bytes_in_memory_are_not_read_in_a_thread(self) -> None:
+        self.patch(MemoryFile, "ready", lambda file, offset: offset < 2 * BLOCK)
+        sent = self.send(b"GET large\n")
+        while self.protocol._relay is not None:
+            self.reads.run()
+            sent += self.wire.taken()
+        self.assertEqual(
+            len(sent + self.wire.taken()), len(self.header(b"large", len(LARGE)) + LARGE)
+        )
+        self.assertEqual(self.reads.calls, 2)
+
+    def test_read_of_a_client_that_has_gone_is_interrupted(self) -> None:
+        interrupted: list[bool] = []
+        self.patch(MemoryFile, "interrupt", lambda file: interrupted.append(file.closed))
+        protocol, wire = self.new_client(43_300)
+        protocol.dataReceived(b"GET large\n")
+        self.thread.run()
+        self.assertEqual(len(self.reads.asked), 1)
+        wire.lose(protocol)
+        self.assertEqual(interrupted, [False])
+        self.reads.run()
 
     def test_file_is_read_in_threads(self) -> None:
         self.send(b"GET large\n")
@@ -203,6 +299,7 @@ class BlockingTests(MemoryCase):
         clients = [self.new_client(50_000 + number) for number in range(CONCURRENT_READS)]
         for protocol, _ in clients:
             protocol.dataReceived(b"DOWNLOAD a\n")
+            self.thread.run()
         self.assertEqual(self.reads.calls, CONCURRENT_READS // 2)
         while self.reads.asked:
             self.reads.run()

@@ -12,8 +12,11 @@ from natproxy.metrics.fileserver import FileServerMetrics
 from natproxy.metrics.proxy import ProxyMetrics
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.records.record import Origin
-from natproxy.storage import LocalStorage
+from natproxy.storage import LocalStorage, ObjectStorage
+from natproxy.storage.cache import DiskCache
+from natproxy.storage.objects.location import Location
 from tests.support.doubles import PlayedThread, TurnClock
+from tests.support.objects import PlayedStore
 from tests.support.paths import ROOT
 
 SUFFIXES = {Kind.COUNTER: "_total", Kind.INFO: "_info", Kind.GAUGE: "", Kind.HISTOGRAM: ""}
@@ -46,9 +49,13 @@ class DocumentationTests(SynchronousTestCase):
         self.assertEqual(table_below("## The proxy"), rows(metrics.families()))
 
     def test_file_server(self) -> None:
-        factory = FileServerFactory(TurnClock(), LocalStorage("."), PlayedThread(), 600.0)
-        metrics = FileServerMetrics(factory, Origin("", 0, ""))
-        self.assertEqual(table_below("## The file server"), rows(metrics.families()))
+        cache = DiskCache("", 1)
+        for storage in (LocalStorage("."), ObjectStorage(Location("b"), PlayedStore(), cache)):
+            factory = FileServerFactory(TurnClock(), storage, PlayedThread(), 600.0)
+            metrics = FileServerMetrics(factory, Origin("", 0, ""))
+            shown = rows(metrics.families())
+            self.assertEqual(table_below("## The file server")[: len(shown)], shown)
+        self.assertEqual(table_below("## The file server"), shown)
 
     def test_names_follow_the_conventions_of_prometheus(self) -> None:
         factory = ProxyFactory(TurnClock(), None)

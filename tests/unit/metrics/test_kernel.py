@@ -39,6 +39,11 @@ class ReadTests(SynchronousTestCase):
         self.lists.add(("10.0.0.1", 102), other)
         self.assertEqual(self.read(UPSTREAM, other).used, 2)
 
+    def test_local_address_with_the_most_connections_counts(self) -> None:
+        for host, port in (("10.0.0.1", 100), ("10.0.0.2", 100), ("10.0.0.2", 101)):
+            self.lists.add((host, port), UPSTREAM)
+        self.assertEqual(self.read(UPSTREAM).used, 2)
+
     def test_no_upstream_so_far(self) -> None:
         self.assertEqual(self.read(), PortFigures(total=99, used=0, time_wait=0))
 

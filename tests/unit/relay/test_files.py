@@ -42,6 +42,12 @@ class SpiedFile(BytesIO):
     def fileno(self) -> int:
         return 77
 
+    def ready(self, offset: int) -> bool:
+        return False
+
+    def interrupt(self) -> None:
+        pass
+
 
 class CopyingFileRelayTests(SynchronousTestCase):
     def setUp(self) -> None:

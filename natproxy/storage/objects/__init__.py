@@ -1,0 +1,1 @@
+"""An object store as a storage: keys as names, ranges of objects in threads."""

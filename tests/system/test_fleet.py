@@ -1,0 +1,144 @@
+"""A fleet whose parts are killed and cut off at random: every accepted command is accounted for.
+
+``NATPROXY_TEST_FLEET=600,12`` is ten minutes with twelve clients, for `.ci/long`;
+``NATPROXY_FLEET_REPORT`` names a file for its report.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from tests.support.accounts import Accounts, Line, natproxy
+from tests.support.fleet import DATABASE_URL, NATPROXY, Fleet, short_place, sources
+from tests.support.namespaces import reason_against
+
+SECONDS, CLIENTS = map(int, os.environ.get("NATPROXY_TEST_FLEET", "6,6").split(","))
+PACE = 0.05
+"""Seconds between two commands of a client."""
+SAMPLES = 400
+"""Lines of file servers about which ``whois`` is asked, at most."""
+
+WHOLE = "NATPROXY_TEST_FLEET" in os.environ
+"""Whether there are an object store and a database as well; their start takes some time."""
+
+WHOIS = "whois", "-", "--within=1"
+
+REASON = reason_against()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    path = short_place()
+    yield path
+    shutil.rmtree(path)
+
+
+def test_every_command_is_accounted_for(place: Path) -> None:
+    seed = int(os.environ.get("NATPROXY_FLEET_SEED", str(random.randrange(1 << 32))))
+    sys.stdout.write(f"NATPROXY_FLEET_SEED={seed}\n")
+    chance = random.Random(seed)
+    with Fleet(place, CLIENTS, store=WHOLE, database=WHOLE) as fleet:
+        clients = fleet.start_clients(PACE)
+        began = time.monotonic()
+        fleet.break_until(began + SECONDS, chance, lambda line: sys.stdout.write(f"{line}\n"))
+        # All is whole again, and each client is served again.
+        whole = time.time()
+        time.sleep(2.0)
+        clients.end()
+        elapsed = time.monotonic() - began
+        fleet.stop()
+        accounts = Accounts(fleet)
+        accounts.check()
+        sampled = {name: samples(accounts, number, chance) for number, name in numbered(fleet)}
+        for name, lines in sampled.items():
+            journal = f"--journal={place}/{name}.journal"
+            answers = natproxy(*WHOIS, journal, lines=questions(lines))
+            accounts.check_whois("`whois` of a proxy", lines, answers)
+        if WHOLE:
+            fleet.await_rows(sum(map(len, accounts.rows.values())))
+            database = f"--journal={DATABASE_URL}"
+            history = fleet.run_at_database(*NATPROXY, "history", database, "--json")
+            accounts.check_database(map(json.loads, history.splitlines()))
+            lines = [line for each in sampled.values() for line in each]
+            answered = fleet.run_at_database(
+                *NATPROXY, *WHOIS, database, "--json", lines=questions(lines)
+            )
+            found = [json.loads(line) for line in answered.splitlines()]
+            accounts.check_whois("`whois` of the fleet", lines, found)
+        report(fleet, accounts, elapsed, seed)
+    assert accounts.wrong == []
+    served = {one.client for one in accounts.sent if one.status == "completed" and one.sent > whole}
+    assert served == set(fleet.hosts)
+    assert accounts.counts["completed, with its row"] > 0
+    assert accounts.counts["`whois` of a proxy: the client and its command"] > 0
+    # A record that is missing is noticed.
+    accounts.counts.clear()
+    for rows in accounts.rows.values():
+        del rows[len(rows) // 2]
+    accounts.check()
+    assert accounts.wrong != []
+
+
+def numbered(fleet: Fleet) -> Iterator[tuple[int, str]]:
+    return enumerate(fleet.proxies, start=1)
+
+
+def samples(accounts: Accounts, proxy: int, chance: random.Random) -> list[Line]:
+    """Return lines of the file servers that have seen a port of a proxy."""
+    seen = [line for line in accounts.lines if line.peer[0] in sources(proxy)]
+    return chance.sample(seen, min(len(seen), SAMPLES))
+
+
+def questions(lines: list[Line]) -> str:
+    """Return what ``natproxy whois -`` reads."""
+    times = [datetime.fromtimestamp(line.ended, timezone.utc).isoformat() for line in lines]
+    return "".join(
+        f"{line.peer[0]}:{line.peer[1]} {time}\n" for line, time in zip(lines, times, strict=True)
+    )
+
+
+def report(fleet: Fleet, accounts: Accounts, elapsed: float, seed: int) -> None:
+    """Write the report, if a file is named for it."""
+    path = os.environ.get("NATPROXY_FLEET_REPORT")
+    if path is None:
+        return
+    kinds = Counter((fault.kind, fault.target) for fault in fleet.faults)
+    spent = Counter[tuple[str, str]]()
+    for fault in fleet.faults:
+        spent[fault.kind, fault.target] += fault.ended - fault.began  # type: ignore[assignment]
+    statuses = Counter(one.status for one in accounts.sent)
+    lines = [
+        "# The fleet under faults",
+        "",
+        f"{elapsed:.0f} s, {CLIENTS} clients, {len(fleet.proxies)} proxies,"
+        f" {len(fleet.servers)} file servers, seed {seed}; see `tests/system/test_fleet.py`.",
+        "",
+        f"{len(accounts.sent):,} commands were sent: {statuses['completed']:,} completed,"
+        f" {statuses['error']:,} refused with an error, {statuses['broken']:,} broken off."
+        f" {len(fleet.faults)} faults. Commands that are not accounted for: {len(accounts.wrong)}.",
+        "",
+        "| commands and records | number |",
+        "| --- | --- |",
+        *(f"| {title} | {number:,} |" for title, number in sorted(accounts.counts.items())),
+        "",
+        "| fault | times | seconds |",
+        "| --- | --- | --- |",
+        *(
+            f"| {kind} {target} | {kinds[kind, target]} | {spent[kind, target]:.1f} |"
+            for kind, target in sorted(kinds)
+        ),
+        "",
+    ]
+    Path(path).write_text("\n".join(lines))
