@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from natproxy.control.merged.errors import Missing
 from natproxy.control.merged.lines import BUFFERED
@@ -346,3 +346,16 @@ class ReconcileTests(MergedCase):
         found = merged_comparison([(0, self.SAME), (1, differs)], [Missing(2, SILENT)])
         self.assertEqual(found["result"], "differs")
         self.assertEqual(found["rows_without_socket"], [{"worker": 1, "serial": 5}])
+
+
+class ActionTests(MergedCase):
+    def test_drain_and_reload_are_noted(self) -> None:
+        noted: list[tuple[str, int | None, int | None]] = []
+        self.observed.note = lambda *action: noted.append(action)
+        self.observed.reload = lambda cause, dry_run: succeed({"errors": []})
+        self.make_site()
+        self.post("/v1/reload", {"dry_run": True})
+        self.assertEqual(noted, [])
+        self.post("/v1/reload", {})
+        self.post("/v1/drain", {})
+        self.assertEqual(noted, [("reload", None, None), ("drain", None, None)])
