@@ -60,8 +60,8 @@ class RuleTests(SynchronousTestCase):
         for name in ("proxy-9000", "a", "_b.c", "A" * 64):
             self.assertEqual(Name().check(name), name)
         message = (
-            "must be at most 64 letters of ASCII, digits, _, . and -, not begin with . or -, and not"
-            " end with .w0 or the like, as the sockets of workers do"
+            "must be at most 64 letters of ASCII, digits, _, . and -, not begin with . or -, and"
+            " not end with .w0 or the like, as the sockets of workers do"
         )
         self.assertEqual(Name().check("a.w"), "a.w")
         wrong = (
