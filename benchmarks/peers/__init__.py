@@ -23,6 +23,7 @@ from benchmarks.peers.ours import (
     LimitedNATProxy,
     LoggingNATProxy,
     NATProxy,
+    WorkersNATProxy,
 )
 from benchmarks.peers.python import FileSenderServer, FTPServer, Origin, Pairs, PortForward
 
@@ -33,6 +34,7 @@ PEERS: dict[str, Peer] = {
         NATProxy("natproxy-copy", "natproxy, copying", "copy"),
         LoggingNATProxy("natproxy-log", "natproxy, --access-log"),
         LimitedNATProxy("natproxy-limits", "natproxy, rules and limits on"),
+        WorkersNATProxy("natproxy-workers", "natproxy, 2 workers"),
         DefaultNATProxy("natproxy-defaults", "natproxy, all defaults on"),
         NATProxy("natproxy-observed", "natproxy, with control, metrics, journal", observed=True),
         NATProxy("natproxy-watched", "the same, 1 watcher of everything", observed=True),

@@ -90,6 +90,20 @@ class LoggingNATProxy(NATProxy):
         return [*super().command(setting), f"--access-log={setting.directory / 'access.log'}"]
 
 
+class WorkersNATProxy(NATProxy):
+    """``natproxy`` with two workers, which share its port."""
+
+    def missing(self) -> str | None:
+        """See whether this natproxy has workers."""
+        if "--workers" not in output(*TWIST, "natproxy", "--help"):
+            return super().missing() or "this natproxy has no --workers"
+        return super().missing()
+
+    def command(self, setting: Setting) -> list[str]:
+        """Run it in front of the origin."""
+        return [*super().command(setting), "--workers=2"]
+
+
 _RULES = """
 [[proxy.rules]]
 action = "deny"

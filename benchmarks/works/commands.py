@@ -27,6 +27,7 @@ class Commands(Work):
         "natproxy",
         "natproxy-log",
         "natproxy-limits",
+        "natproxy-workers",
         "natproxy-defaults",
         "haproxy-splice",
         "haproxy-splice-always",
