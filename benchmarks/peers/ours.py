@@ -101,7 +101,12 @@ class WorkersNATProxy(NATProxy):
 
     def command(self, setting: Setting) -> list[str]:
         """Run it in front of the origin."""
-        return [*super().command(setting), "--workers=2"]
+        control = setting.directory / "control.sock"
+        return [*super().command(setting), f"--control={control}", "--workers=2"]
+
+    def control(self, setting: Setting) -> Path:
+        """Return the control socket of a worker: the port is open before it serves."""
+        return setting.directory / "control.w1.sock"
 
 
 _RULES = """
