@@ -27,6 +27,7 @@ from natproxy.journal.postgres.search import FleetJournal
 from natproxy.journal.postgres.shipment import AnotherShipper, Shipment, Superseded
 from natproxy.journal.search import Journal
 from natproxy.journal.segment import Segment
+from natproxy.journal.summary import END
 from natproxy.records.filter import parse
 from natproxy.records.queries import HistoryQuery
 from natproxy.records.record import Origin, Record
@@ -186,7 +187,7 @@ def test_filters_select_what_python_selects(
             found = {
                 row[0]
                 for row in cursor.execute(
-                    f"select e.serial from {ALL} where {where}".encode(), params
+                    f"select e.serial from {ALL} where {where}".encode(), [END, *params]
                 )
             }
             expected = {record.serial for record in kept if chosen.matches(record, NOW)}
