@@ -182,16 +182,16 @@ class DiskCache:
     def _load(self, path: str, size: int) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            stored = os.read(descriptor, size + _TRAILER.size + 1)
+            data = os.pread(descriptor, size, 0)
+            trailer = os.pread(descriptor, _TRAILER.size + 1, size)
             now = self._clock()
             if now - os.fstat(descriptor).st_mtime > TOUCH_AFTER:
                 os.utime(descriptor, (now, now))
         finally:
             os.close(descriptor)
-        if len(stored) != size + _TRAILER.size:
+        if len(trailer) != _TRAILER.size or _TRAILER.unpack(trailer) != _trailer_of(data):
             return None
-        data = stored[:size]
-        return data if _TRAILER.unpack(stored[size:]) == _trailer_of(data) else None
+        return data
 
     def _store(self, path: str, data: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

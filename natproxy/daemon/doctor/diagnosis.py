@@ -41,6 +41,7 @@ from natproxy.kernel.openat2 import choose_opener, open_beneath
 from natproxy.records.places import NONE, journal_parent, socket_places
 from natproxy.server.admission import CLIENTS
 from natproxy.settings import SettingError
+from natproxy.storage.objects.location import is_location
 
 SETTINGS = "settings"
 
@@ -155,4 +156,6 @@ def _needed_extras(proxy: ProxyConfig, server: FileServerConfig, file: str | Non
         needed.append("tls")
     if file is not None:
         needed.append("config")
+    if is_location(server.files or ""):
+        needed.append("s3")
     return needed

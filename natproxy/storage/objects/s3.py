@@ -44,7 +44,7 @@ class MissingLibrary(Exception):
     """The library that the object store needs is not installed."""
 
     def __init__(self) -> None:
-        super().__init__("needs botocore; install it with: pip install 'natproxy[s3]'")
+        super().__init__("S3 is not installed; it is the extra natproxy[s3]")
 
 
 class S3Body:

@@ -1,4 +1,4 @@
-"""The suite of every storage, over the local directory by both openers, memory and objects."""
+"""`StorageSuite` over the local directory by both openers, memory, and objects."""
 
 from __future__ import annotations
 
