@@ -219,7 +219,7 @@ class Daemon:
         try:
             error = json.loads(reply.read(MOST_ERROR))
             sentence, position = str(error["error"]), error.get("position")
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             sentence, position = f"the daemon replied with the status {reply.status}", None
         sentence = printable(sentence.encode("utf-8", "surrogatepass"))
         if reply.status in (404, 405):
@@ -240,7 +240,7 @@ class Daemon:
     def _members(self, text: bytes) -> dict[str, Any]:
         try:
             members = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._not_understood() from None
         if not isinstance(members, dict):
             raise self._not_understood()
@@ -250,7 +250,7 @@ class Daemon:
         if members.get("event") != "lost":
             return self._record(members)
         try:
-            return LostEvents(
+            lost = LostEvents(
                 members["worker"],
                 members["boot"],
                 members["from"],
@@ -259,6 +259,9 @@ class Daemon:
             )
         except KeyError:
             raise self._not_understood() from None
+        if type(lost.first) is not int or type(lost.last) not in (int, type(None)):
+            raise self._not_understood()
+        return lost
 
     def _record(self, members: dict[str, Any]) -> Record:
         try:

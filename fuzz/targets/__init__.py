@@ -1,0 +1,39 @@
+"""The targets, one module each, with a function ``check(data: bytes) -> None``.
+
+An ``AssertionError``, or any exception that the documentation of the code does not name, is a
+fault. Nothing here needs atheris.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+Check = Callable[[bytes], None]
+
+NAMES = (
+    "commands",
+    "framing",
+    "replies",
+    "listings",
+    "packs",
+    "proxy_headers",
+    "filters",
+    "times",
+    "urls",
+    "patterns",
+    "tokens",
+    "config",
+    "control",
+    "control_client",
+    "journal",
+)
+
+
+def load(name: str) -> Check:
+    """Return the function of a target.
+
+    :param name: one of `NAMES`.
+    """
+    check: Check = import_module(f"fuzz.targets.{name}").check
+    return check

@@ -1,0 +1,73 @@
+"""Configuration files of the daemons and the client: a ``SettingError``, or the same settings."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from tempfile import TemporaryDirectory
+
+from fuzz.oracles import is_safe
+from natproxy.client.config import check_client_config, load_client_config, show_client_config
+from natproxy.client.errors import UsageError
+from natproxy.daemon.config_report import CONFIGS, show_config
+from natproxy.settings import SettingError
+
+
+def check(data: bytes) -> None:
+    """Check a file."""
+    path = written("natproxy.toml", data)
+    for daemon, kind in CONFIGS.items():
+        try:
+            config = kind.load(environment={}, file=path)
+            shown = show_config(daemon, {}, path)
+        except SettingError as error:
+            check_messages(error.messages)
+            continue
+        # What is shown is a file with the same settings.
+        again = kind.load(environment={}, file=written("again.toml", shown.encode()))
+        assert again == config, shown
+        assert config.load_again() == config
+    check_client(path)
+
+
+def check_client(path: str) -> None:
+    """Check it as the file of a client."""
+    wrong = check_client_config({}, path)
+    try:
+        config = load_client_config({}, {}, path)
+        shown = show_client_config({}, path)
+    except UsageError as error:
+        assert wrong
+        check_messages((str(error),))
+        return
+    if "[redacted]" in shown:
+        return
+    again = load_client_config({}, {}, written("again.toml", shown.encode()))
+    assert again._replace(sources={}) == config._replace(sources={})
+
+
+def check_messages(messages: tuple[str, ...]) -> None:
+    """Check that each message is one line that names the file."""
+    assert messages
+    for message in messages:
+        assert is_safe(message)
+        assert directory().name in message or message.startswith("--")
+
+
+@cache
+def directory() -> TemporaryDirectory[str]:
+    """Return the directory of the files, in memory if there is such a place."""
+    return TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+
+
+def written(name: str, data: bytes) -> str:
+    """Write a file, and return its path."""
+    path = os.path.join(directory().name, name)
+    with open(path, "wb", opener=private) as file:
+        file.write(data)
+    return path
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file that others cannot read."""
+    return os.open(path, flags, 0o600)
