@@ -35,9 +35,13 @@ def main() -> int:
     limits = [f"--seconds={seconds}"] * (seconds is not None)
     limits += [f"--runs={arguments.runs}"] * (arguments.runs is not None)
     # libFuzzer ends its process, and what it instruments it instruments once.
-    return max(
+    statuses = [
         subprocess.run([sys.executable, "-m", "fuzz", name, *limits]).returncode for name in names
-    )
+    ]
+    for name, status in zip(names, statuses, strict=True):
+        if status:
+            print(f"fuzz: {name} ended with status {status}", file=sys.stderr)
+    return int(any(statuses))
 
 
 if __name__ == "__main__":

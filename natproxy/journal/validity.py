@@ -79,12 +79,14 @@ def rows_of(found: Iterable[Sequence[Any]]) -> list[Row]:
             _check_types(values, _ROW)
             _known.add(types)
         row = Row._make(values)
-        if not FIRST <= row.started <= LAST:
-            raise _malformed(row.started)
-        if row.ended is not None:
-            _check_time(row.ended)
-        if row.relaying is not None:
-            _check_time(row.started + row.relaying)
+        # Without a call: there may be many rows.
+        started = row.started
+        if not (
+            FIRST <= started <= LAST
+            and FIRST <= (row.ended or 0) <= LAST
+            and FIRST <= started + (row.relaying or 0) <= LAST
+        ):
+            raise _malformed((started, row.relaying, row.ended))
         rows.append(row)
     return rows
 

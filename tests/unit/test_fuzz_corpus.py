@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -41,6 +42,13 @@ class ReplayTests(SynchronousTestCase):
             with self.assertRaisesRegex(Fault, f"any with {Path(directory, '2')}: wrong"):
                 replay("any", [Path(directory)])
         self.assertEqual(seen, [b"1", b"2"])
+
+
+class EngineTests(SynchronousTestCase):
+    def test_missing_atheris_is_named_with_its_extra(self) -> None:
+        with patch.dict(sys.modules, {"atheris": None}), self.assertRaises(SystemExit) as caught:
+            engine.fuzz("times", None, 1)
+        self.assertIn("atheris is missing: pip install -e '.[fuzz]'", str(caught.exception))
 
 
 class PiecesTests(SynchronousTestCase):
