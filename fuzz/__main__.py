@@ -18,15 +18,16 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="every target, one after the other")
     parser.add_argument("--seconds", type=int, help="time, shared among all targets")
     parser.add_argument("--runs", type=int, help="inputs of each target")
-    parser.add_argument("--replay", action="store_true", help="only run the files of the corpus")
-    parser.add_argument("files", nargs="*", type=Path, help="of --replay: files or directories")
+    parser.add_argument(
+        "--replay", nargs="*", type=Path, metavar="FILE", help="only run files, or the corpus"
+    )
     arguments = parser.parse_args()
     if arguments.all == (arguments.target is not None):
         parser.error("one of TARGET and --all is needed")
     names = NAMES if arguments.all else (arguments.target,)
-    if arguments.replay:
+    if arguments.replay is not None:
         for name in names:
-            count = replay(name, arguments.files or [CORPUS / name])
+            count = replay(name, arguments.replay or [CORPUS / name])
             print(f"{name}: {count} inputs", flush=True)
         return 0
     seconds = arguments.seconds and max(1, arguments.seconds // len(names))

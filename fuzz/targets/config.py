@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import cache
 from tempfile import TemporaryDirectory
+
+from twisted.internet.testing import MemoryReactorClock
 
 from fuzz.oracles import is_safe
 from natproxy.client.config import check_client_config, load_client_config, show_client_config
 from natproxy.client.errors import UsageError
-from natproxy.daemon.config_report import CONFIGS, show_config
+from natproxy.daemon.config_report import CONFIGS, check_config, show_config
 from natproxy.settings import SettingError
 
 
@@ -17,10 +20,12 @@ def check(data: bytes) -> None:
     """Check a file."""
     path = written("natproxy.toml", data)
     for daemon, kind in CONFIGS.items():
+        check_messages(check_config(MemoryReactorClock(), daemon, {}, path))
         try:
             config = kind.load(environment={}, file=path)
             shown = show_config(daemon, {}, path)
         except SettingError as error:
+            assert error.messages
             check_messages(error.messages)
             continue
         # What is shown is a file with the same settings.
@@ -46,9 +51,8 @@ def check_client(path: str) -> None:
     assert again._replace(sources={}) == config._replace(sources={})
 
 
-def check_messages(messages: tuple[str, ...]) -> None:
-    """Check that each message is one line that names the file."""
-    assert messages
+def check_messages(messages: Iterable[str]) -> None:
+    """Check that each message is one line that names the file, or an option with its default."""
     for message in messages:
         assert is_safe(message)
         assert directory().name in message or message.startswith("--")
