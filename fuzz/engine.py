@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from fuzz.targets import load
+from fuzz.targets import load, words_of
 
 CORPUS = Path(__file__).parent / "corpus"
 """The inputs that are in the repository, a directory for each target."""
@@ -49,7 +49,7 @@ def fuzz(name: str, seconds: int | None, runs: int | None) -> NoReturn:
     faults = FOUND / "faults" / name
     new.mkdir(parents=True, exist_ok=True)
     faults.mkdir(parents=True, exist_ok=True)
-    options = {
+    options: dict[str, object] = {
         "max_len": LONGEST,
         "timeout": 60,
         "rss_limit_mb": MEMORY,
@@ -61,6 +61,9 @@ def fuzz(name: str, seconds: int | None, runs: int | None) -> NoReturn:
         options["max_total_time"] = seconds
     if runs is not None:
         options["runs"] = runs
+    words = FOUND / f"{name}.words"
+    words.write_text("".join(f'"{escaped(word)}"\n' for word in words_of(name)))
+    options["dict"] = str(words)
     print(f"== {name}", flush=True)
     # New inputs are written to the first directory.
     directories = [str(each) for each in (new, CORPUS / name) if each.is_dir()]
@@ -68,6 +71,11 @@ def fuzz(name: str, seconds: int | None, runs: int | None) -> NoReturn:
     atheris.Setup([sys.argv[0], *arguments, *directories], measured)
     atheris.Fuzz()
     sys.exit(0)
+
+
+def escaped(word: bytes) -> str:
+    """Return a word as a dictionary of libFuzzer has it."""
+    return "".join(f"\\x{byte:02x}" for byte in word)
 
 
 class Fault(Exception):

@@ -27,6 +27,12 @@ from natproxy.protocol import (
     printable,
 )
 
+WORDS = [
+    word.decode()
+    for verb in VERBS.values()
+    for word in (verb.word, *(b"%b=" % k for k in verb.keys))
+]
+
 
 def check(data: bytes) -> None:
     """Check the line before the first line feed; the name after it is one to format."""

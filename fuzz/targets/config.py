@@ -10,10 +10,23 @@ from tempfile import TemporaryDirectory
 from twisted.internet.testing import MemoryReactorClock
 
 from fuzz.oracles import is_safe
-from natproxy.client.config import check_client_config, load_client_config, show_client_config
+from natproxy.client.config import (
+    SETTINGS,
+    check_client_config,
+    load_client_config,
+    show_client_config,
+)
 from natproxy.client.errors import UsageError
+from natproxy.daemon.config_fields import settings_of
 from natproxy.daemon.config_report import CONFIGS, check_config, show_config
 from natproxy.settings import SettingError
+
+WORDS = [
+    *("[proxy]", "[fileserver]", "[[proxy.rules]]", "action", "verbs", "names", "clients"),
+    *("proxy.limits.client", "commands-per-second", "bytes-per-second", "tcp:", "unix:", "tls:"),
+    *(setting.key for setting in SETTINGS),
+    *(setting.key for kind in CONFIGS.values() for setting in settings_of(kind)),
+]
 
 
 def check(data: bytes) -> None:

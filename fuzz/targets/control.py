@@ -46,6 +46,12 @@ STREAMED = len(QUERIES) + len(BODIES)
 _PLAIN = re.compile(rb"[^!-~]")
 _STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3}) ")
 
+WORDS = (
+    *("filter=", "limit=", "since=", "until=", "after=", "boot=", "last=", "follow=1", "port="),
+    *('"serial":', '"filter":', '"all":true', '"boot":', '"dry_run":true', '"port":', '"since":'),
+    *("now", "-10s", "GET /v1/", "POST /v1/", " HTTP/1.1\r\n", "Content-Length: ", "\r\n\r\n"),
+)
+
 
 def check(data: bytes) -> None:
     """Check a request: its kind is the first byte; any other one begins the bytes themselves."""

@@ -15,6 +15,20 @@ from natproxy.records.whois import WhoisQuery
 
 QUERY = WhoisQuery(50_000, None, None, None, None)
 
+WORDS = (
+    *("HTTP/1.1 200 OK\r\n", "Content-Length: ", "Transfer-Encoding: chunked\r\n", "\r\n\r\n"),
+    *(f'"{member}":' for member in Record._fields),
+    *(
+        '"translations":[',
+        '"gap":',
+        '"from":',
+        '"to":',
+        '"cause":',
+        '"lost"',
+        '"2026-11-26T14:03:07Z"',
+    ),
+)
+
 
 def records_of(found: object) -> None:
     """Check that events and translations are what the command line takes them for."""

@@ -10,10 +10,13 @@ from itertools import product
 from fuzz.oracles import is_safe
 from natproxy.protocol import encode_name
 from natproxy.records.filter import FilterError, parse
-from natproxy.records.filter.grammar import format_tree, parse_tree
+from natproxy.records.filter.grammar import KEYWORDS, format_tree, parse_tree
+from natproxy.records.filter.members import EVENTS, MEMBERS, STATES
 from natproxy.records.packed import format_packed, parse_packed
 from natproxy.records.record import Record
 from tests.support.filters import HOSTS, NAMES, NOW, OUTCOMES, SECOND, segment, selected
+
+WORDS = (*MEMBERS, *KEYWORDS, *STATES, *EVENTS, "!=", "<=", ">=", "10.0.0.0/24", "::1", "\\x85")
 
 
 def check(data: bytes) -> None:

@@ -23,6 +23,18 @@ from natproxy.protocol import (
     parse_range,
 )
 
+WORDS = (
+    "type=file",
+    "type=dir",
+    "size=",
+    "mtime=",
+    "etag=",
+    "unread=1",
+    "sha256=",
+    "offset=",
+    "after=",
+)
+
 
 def check(data: bytes) -> None:
     """Check the first line as the words of each reply, and all as a page."""

@@ -19,6 +19,8 @@ from natproxy.protocol import (
     parse_pack,
 )
 
+WORDS = ("type=file", "size=", "mtime=0.000000000", "etag=x", "error=404", "error=413")
+
 
 def check(data: bytes) -> None:
     """Check a body; its command is the line before it, ``PACK`` and names."""

@@ -13,6 +13,8 @@ from natproxy.pattern import STAR, STARS, PatternError, has_wildcard
 MOST_STATES = 20_000
 """Steps of the naive matcher; a pattern that needs more is matched only by the compiled one."""
 
+WORDS = ("**", "/**", "/***", "[[:digit:]]", "[!a-z]", "\\*")
+
 
 class TooManySteps(Exception):
     """The naive matcher takes too long."""

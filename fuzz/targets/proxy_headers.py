@@ -20,6 +20,17 @@ from natproxy.server.proxy_header import (
     parse_header,
 )
 
+WORDS = (
+    "PROXY ",
+    "TCP4 ",
+    "TCP6 ",
+    "UNKNOWN",
+    "192.0.2.1 ",
+    "::1 ",
+    "\r\n",
+    "\r\n\r\n\0\r\nQUIT\n",
+)
+
 
 def check(data: bytes) -> None:
     """Check a header and each of its beginnings."""

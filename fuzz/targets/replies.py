@@ -28,6 +28,8 @@ from natproxy.protocol import (
 
 FRAMINGS = tuple(Framing)
 
+WORDS = ("OK", "ERR ", "END\n", "NATPROXY 2\n", "VIA ", "retry-after=", "name=", "unknown command")
+
 
 def check(data: bytes) -> None:
     """Check that a reply does not depend on pieces; the second byte is the framing."""

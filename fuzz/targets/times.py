@@ -12,6 +12,7 @@ from natproxy.records.times import (
     FIRST_YEAR,
     LAST_YEAR,
     LONGEST,
+    UNITS,
     TimeError,
     parse_duration,
     parse_moment,
@@ -24,6 +25,8 @@ NOW = 1_795_665_600_000_000
 END = (LAST_YEAR + 1 - FIRST_YEAR) * 366 * DAY
 
 ZONES = (timezone.utc, timezone(timedelta(hours=-11)), ZoneInfo("Europe/Berlin"))
+
+WORDS = (*UNITS, "today", "yesterday", "now", "at ", "nov", "thu, ", "utc", "+01:00", "2026-11-26T")
 
 
 def check(data: bytes) -> None:

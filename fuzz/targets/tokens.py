@@ -22,6 +22,8 @@ from natproxy.client.errors import UsageError
 
 NEW = TokenEntry("fuzz", b"salt-salt", bytes(32), 1_795_665_600)
 
+WORDS = ("sha256 ", "created=", "expires=", "2026-11-26", "T10:00:00Z", "5f" * 16, "9b" * 32)
+
 
 def check(data: bytes) -> None:
     """Check a file; its first line is a token of a client as well."""

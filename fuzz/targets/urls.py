@@ -8,6 +8,8 @@ from natproxy.client.errors import UsageError
 from natproxy.client.url import check_server, is_url, parse_path, parse_server, parse_url
 from natproxy.fs.url import options_of, path_of
 
+WORDS = ("natproxy://", "natproxys://", "[::1]", "%25", ":9000")
+
 
 def check(data: bytes) -> None:
     """Check a text as a URL, a path and an address."""

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fuzz import engine
 from fuzz.engine import CORPUS, Fault, replay
 from fuzz.pieces import Reader, pieces_of
-from fuzz.targets import NAMES
+from fuzz.targets import NAMES, words_of
 
 
 class CorpusTests(SynchronousTestCase):
@@ -49,6 +49,13 @@ class EngineTests(SynchronousTestCase):
         with patch.dict(sys.modules, {"atheris": None}), self.assertRaises(SystemExit) as caught:
             engine.fuzz("times", None, 1)
         self.assertIn("atheris is missing: pip install -e '.[fuzz]'", str(caught.exception))
+
+
+class WordsTests(SynchronousTestCase):
+    def test_words_are_escaped(self) -> None:
+        self.assertEqual(engine.escaped(b'a"\\\xff'), r"\x61\x22\x5c\xff")
+        self.assertIn(b"GET", words_of("commands"))
+        self.assertEqual(words_of("journal"), [])
 
 
 class PiecesTests(SynchronousTestCase):
