@@ -24,6 +24,7 @@ NAMES = (
     "times",
     "urls",
     "patterns",
+    "rules",
     "tokens",
     "config",
     "control",

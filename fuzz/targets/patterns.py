@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
+from fuzz.naive import TooManySteps, matches
 from fuzz.oracles import is_safe
 from natproxy.access.patterns import MAX_PATH, NamePattern, NamePatterns, plain_name
 from natproxy.client.errors import UsageError
 from natproxy.client.transfer.pattern import Glob, Pattern
-from natproxy.pattern import STAR, STARS, PatternError, has_wildcard
-
-MOST_STATES = 20_000
-"""Steps of the naive matcher; a pattern that needs more is matched only by the compiled one."""
+from natproxy.pattern import STARS, PatternError, has_wildcard
 
 WORDS = ("**", "/**", "/***", "[[:digit:]]", "[!a-z]", "\\*")
-
-
-class TooManySteps(Exception):
-    """The naive matcher takes too long."""
 
 
 def check(data: bytes) -> None:
@@ -39,7 +31,7 @@ def check(data: bytes) -> None:
     found = NamePatterns(patterns).first(name)
     try:
         expected = next(
-            (number for number, each in enumerate(patterns) if naive(each, name)),
+            (number for number, each in enumerate(patterns) if matches(each, name)),
             None,
         )
     except TooManySteps:
@@ -85,37 +77,3 @@ def check_glob(text: bytes, name: bytes) -> None:
     except UsageError:
         return
     assert glob.matches(name) == pattern.matches(name, directory=False)
-
-
-def naive(pattern: NamePattern, name: bytes) -> bool:
-    """Return whether a pattern matches a name or a directory above it, by trying everything."""
-    path = b"/" + name
-    if pattern.anchored:
-        starts = [1]
-    elif pattern.tokens[0] == STARS:
-        # Any bytes at the beginning include the slash before the first name.
-        starts = [0]
-    else:
-        starts = [at + 1 for at, byte in enumerate(path) if byte == ord("/")]
-    steps = 0
-
-    def ends(tokens: tuple[bytes, ...], at: int) -> bool:
-        nonlocal steps
-        steps += 1
-        if steps > MOST_STATES:
-            raise TooManySteps
-        if not tokens:
-            return at == len(path) or path[at] == ord("/")
-        first, rest = tokens[0], tokens[1:]
-        if first in (STAR, STARS):
-            while True:
-                if ends(rest, at):
-                    return True
-                if at == len(path) or (first == STAR and path[at] == ord("/")):
-                    return False
-                at += 1
-        if at < len(path) and re.compile(first, re.DOTALL).fullmatch(path, at, at + 1):
-            return ends(rest, at + 1)
-        return False
-
-    return any(ends(tuple(pattern.tokens), start) for start in starts)
