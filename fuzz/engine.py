@@ -61,9 +61,11 @@ def fuzz(name: str, seconds: int | None, runs: int | None) -> NoReturn:
         options["max_total_time"] = seconds
     if runs is not None:
         options["runs"] = runs
-    words = FOUND / f"{name}.words"
-    words.write_text("".join(f'"{escaped(word)}"\n' for word in words_of(name)))
-    options["dict"] = str(words)
+    words = words_of(name)
+    if words:
+        dictionary = FOUND / f"{name}.words"
+        dictionary.write_text("".join(f'"{escaped(word)}"\n' for word in words))
+        options["dict"] = str(dictionary)
     print(f"== {name}", flush=True)
     # New inputs are written to the first directory.
     directories = [str(each) for each in (new, CORPUS / name) if each.is_dir()]
