@@ -45,4 +45,4 @@ def load(name: str) -> Check:
 def words_of(name: str) -> list[bytes]:
     """Return the words that inputs of a target are likely to have; there may be none."""
     words: Iterable[str] = getattr(import_module(f"fuzz.targets.{name}"), "WORDS", ())
-    return sorted({word.encode() for word in words})
+    return sorted({word.encode() for word in words if word})

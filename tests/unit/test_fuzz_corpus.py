@@ -57,6 +57,11 @@ class WordsTests(SynchronousTestCase):
         self.assertIn(b"GET", words_of("commands"))
         self.assertEqual(words_of("journal"), [])
 
+    def test_no_word_is_empty(self) -> None:
+        # libFuzzer refuses the whole dictionary.
+        for name in NAMES:
+            self.assertNotIn(b"", words_of(name), name)
+
 
 class PiecesTests(SynchronousTestCase):
     def test_pieces_are_the_whole(self) -> None:
