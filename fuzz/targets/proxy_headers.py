@@ -7,6 +7,9 @@ import re
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import StringTransport
+from twisted.logger import Logger
 
 from fuzz.oracles import is_safe
 from natproxy.address import FIRST_STAND_IN_PORT, Address
@@ -17,6 +20,8 @@ from natproxy.server.proxy_header import (
     SIGNATURE,
     Header,
     HeaderError,
+    HeaderFactory,
+    HeaderReceiver,
     parse_header,
 )
 
@@ -38,6 +43,7 @@ def check(data: bytes) -> None:
     if isinstance(result, Header):
         check_header(result, data)
     check_beginnings(data, result)
+    check_connection(data, result)
     if result is None:
         assert len(data) < (LONGEST if data.startswith(SIGNATURE) else LONGEST_LINE)
 
@@ -68,6 +74,54 @@ def check_beginnings(data: bytes, result: Header | str | None) -> None:
                 assert isinstance(result, str)
             if isinstance(result, Header):
                 assert part == (result if end >= result.size else None)
+
+
+class Inner(Protocol):
+    """What is behind the header: collects what it receives.
+
+    :ivar identified: how often the client's address was found.
+    :ivar reasons: why the header was refused.
+    """
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.identified = 0
+        self.reasons: list[str] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        """Collect bytes."""
+        assert self.identified
+        self.received += data
+
+    def peer_identified(self) -> None:
+        """Count."""
+        self.identified += 1
+
+    def header_refused(self, log: Logger, peer: str, reason: str) -> None:
+        """Note the reason."""
+        self.reasons.append(reason)
+
+
+def check_connection(data: bytes, result: Header | str | None) -> None:
+    """Check that a connection passes on what follows a header, and nothing else."""
+    inner = Inner()
+    receiver = HeaderReceiver(HeaderFactory(Factory()), inner)
+    receiver.makeConnection(StringTransport())
+    half = len(data) // 2
+    for piece in (data[:half], data[half:]):
+        receiver.dataReceived(piece)
+    if isinstance(result, Header):
+        assert inner.identified == 1
+        assert inner.received == data[result.size :]
+        assert receiver.translation == result.translation
+        if result.source is not None:
+            assert (receiver.getPeer(), receiver.getHost()) == (result.source, result.destination)
+    else:
+        assert not inner.identified
+        assert receiver.peer_pending
+    # A beginning may be refused for another reason than the whole.
+    assert len(inner.reasons) == isinstance(result, str)
+    assert receiver.transport.disconnected == isinstance(result, str)
 
 
 def check_header(header: Header, data: bytes) -> None:
