@@ -199,7 +199,11 @@ def _body_of(text: bytes) -> tuple[bytes, bool]:
     body = body.removesuffix(b"/")
     anchored = body.startswith(b"/") or not body
     body = body.removeprefix(b"/")
-    if b"\0" in body or (body and not {b"", b".", b".."}.isdisjoint(body.split(b"/"))):
+    if (
+        b"\0" in body
+        or b"//" in text
+        or (body and not {b"", b".", b".."}.isdisjoint(body.split(b"/")))
+    ):
         raise PatternError("no name has an empty component, '.', '..' or a NUL")
     # The served directory, and everything below it.
     return body or STARS, anchored

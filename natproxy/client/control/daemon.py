@@ -259,7 +259,8 @@ class Daemon:
             )
         except KeyError:
             raise self._not_understood() from None
-        if type(lost.first) is not int or type(lost.last) not in (int, type(None)):
+        numbers = [lost.first] if lost.last is None else [lost.first, lost.last]
+        if any(type(number) is not int for number in numbers) or numbers[-1] < lost.first:
             raise self._not_understood()
         return lost
 

@@ -84,7 +84,20 @@ class PatternsTests(SynchronousTestCase):
         self.assertTrue(matches("a?b", b"a\nb"))
 
     def test_malformed(self) -> None:
-        for text in ("", "a//b", "./a", "a/../b", "a\0b", "[a", "*\\", "a" * (MAX_PATTERN + 1)):
+        for text in (
+            "",
+            "a//b",
+            "//",
+            "///",
+            "//***",
+            "//a",
+            "./a",
+            "a/../b",
+            "a\0b",
+            "[a",
+            "*\\",
+            "a" * (MAX_PATTERN + 1),
+        ):
             with self.assertRaisesRegex(PatternError, "cannot be used: "):
                 NamePattern(text)
 

@@ -170,7 +170,7 @@ class DaemonTests(SynchronousTestCase):
             self.replies(whole(deep[:50_000], "500 X")).status()
 
     def test_numbers_of_lost_events_are_numbers(self) -> None:
-        for first, last in (("1", 2), (1, "2"), (None, None), (True, 1)):
+        for first, last in (("1", 2), (1, "2"), (None, None), (True, 1), (2, 1)):
             lost = {"event": "lost", "worker": 0, "boot": "b", "from": first, "to": last}
             with self.assertRaises(NotUnderstood):
                 list(self.replies(lines([lost])).events())
