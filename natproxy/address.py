@@ -25,6 +25,8 @@ _SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 
 _BARE_IPV6 = re.compile("[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%.*)?")
 
+_BRACKETED = re.compile(r"[^\[\]\s]*")
+
 _ENCODED_ZONE = re.compile("(.*:[^%]*)%25(.+)")
 """An IPv6 address and its zone in a URL (RFC 6874)."""
 
@@ -80,6 +82,8 @@ class Address(NamedTuple):
             host, port = place, str(default_port)
         if host.startswith("[") and host.endswith("]"):
             host = _ENCODED_ZONE.sub(r"\1%\2", host[1:-1])
+            if not _BRACKETED.fullmatch(host):
+                raise AddressError(text, "an IPv6 address is written [ADDRESS]:PORT")
         elif _BARE_IPV6.fullmatch(host):
             raise AddressError(text, "an IPv6 address is written [ADDRESS]:PORT")
         elif ":" in host or host.split() != [host]:

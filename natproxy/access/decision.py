@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 from natproxy.protocol import MAX_NAMES, VERBS, Command, Naming, WireError, decode_name
+
+_PLAIN_WORDS = re.compile(rb"[\s!-$&-~]*")
 
 DEFAULT = "default"
 UNKNOWN_VERB = "unknown-verb"
@@ -83,9 +86,11 @@ def _by_all_words(decide_name: DecideName) -> Decide:
         words = command.name.split()
         if not 0 < len(words) <= MAX_NAMES:
             return MALFORMED
+        # Most names are not encoded: that is found out for all of them at once.
+        plain = _PLAIN_WORDS.fullmatch(command.name)
         for word in words:
             try:
-                name = decode_name(word) if b"%" in word else word
+                name = word if plain else decode_name(word)
             except WireError:
                 return MALFORMED
             decision = decide_name(name)

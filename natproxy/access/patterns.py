@@ -98,14 +98,15 @@ class NamePatterns:
         found = self._anchored.find(path)
         if self._deep and (self._heads is None or self._heads(path)):
             found = min(found, self._deep.find(path))
-        if self._anywhere and (hit := self._anywhere.find(path)) < found:
-            found = self._first_shallow(path, hit)
+        if self._anywhere and (hit := self._anywhere.find(path)) != NONE:
+            # The hit need not be the first one of its kind, even if it is after what was found.
+            found = self._first_shallow(path, min(hit, found))
         return None if found == NONE else found
 
     def _first_shallow(self, path: bytes, hit: int) -> int:
-        """Return the first of the patterns up to one that matches anywhere."""
+        """Return the number of the first pattern before a hit that matches anywhere, or the hit."""
         for number, pattern in self._shallow:
-            if number == hit:
+            if number >= hit:
                 break
             compiled = self._compiled.get(number)
             if compiled is None:
@@ -198,7 +199,11 @@ def _body_of(text: bytes) -> tuple[bytes, bool]:
     body = body.removesuffix(b"/")
     anchored = body.startswith(b"/") or not body
     body = body.removeprefix(b"/")
-    if b"\0" in body or (body and not {b"", b".", b".."}.isdisjoint(body.split(b"/"))):
+    if (
+        b"\0" in body
+        or b"//" in text
+        or (body and not {b"", b".", b".."}.isdisjoint(body.split(b"/")))
+    ):
         raise PatternError("no name has an empty component, '.', '..' or a NUL")
     # The served directory, and everything below it.
     return body or STARS, anchored

@@ -85,7 +85,7 @@ def options_of(url: Any) -> dict[str, Any]:
         return {}
     if place.startswith("[") and "]" not in text:
         raise ValueError(
-            f"'{text}': fsspec takes '::' for the separator of a chain: write all groups of an"
+            f"{text!r}: fsspec takes '::' for the separator of a chain: write all groups of an"
             " IPv6 address, as in [0:0:0:0:0:0:0:1]"
         )
     try:

@@ -25,6 +25,7 @@ from natproxy.journal.segment import (
     transaction,
 )
 from natproxy.journal.summary import SegmentInfo, describe
+from natproxy.journal.validity import DAMAGE, check_info, gaps_of, steps_of
 
 T = TypeVar("T")
 
@@ -102,7 +103,7 @@ class Catalogue:
         except sqlite3.OperationalError:
             # The disk is full, or another process has it.
             raise
-        except sqlite3.DatabaseError:
+        except DAMAGE:
             remove(self._path)
             return self._work(work)
 
@@ -140,7 +141,7 @@ def read_catalogue(directory: str) -> list[SegmentInfo]:
             if connection.execute("pragma user_version").fetchone()[0] != CATALOGUE_VERSION:
                 return []
             return _read(connection)
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         return []
 
 
@@ -158,29 +159,34 @@ def sealed_info(path: str) -> SegmentInfo | None:
             in_wal_mode = connection.execute("pragma journal_mode").fetchone()[0] == "wal"
     except sqlite3.OperationalError:
         raise
-    except (sqlite3.DatabaseError, NewerSchema, NotASegment, KeyError):
+    except (*DAMAGE, NewerSchema, NotASegment, KeyError):
         return None
     return None if info.sealed is None or in_wal_mode else info
 
 
 def _read(connection: sqlite3.Connection) -> list[SegmentInfo]:
+    """Return what the catalogue lists.
+
+    :raises sqlite3.DatabaseError: if it is damaged; also for a value of the wrong type.
+    """
     gaps: dict[str, list[GapRow]] = {}
     for file, *gap in connection.execute(
         "select file, since, until, first_seq, last_seq, cause from gaps order by rowid"
     ):
-        gaps.setdefault(file, []).append(GapRow(*gap))
+        gaps.setdefault(file, []).extend(gaps_of([gap]))
     steps: dict[str, list[Step]] = {}
     for file, *step in connection.execute(
         "select file, time, step, elapsed from steps order by rowid"
     ):
-        steps.setdefault(file, []).append(Step(*step))
+        steps.setdefault(file, []).extend(steps_of([step]))
+    rows = connection.execute(
+        "select file, proxy, worker, boot, part, boot_started, opened, complete_to, stopped,"
+        " sealed, min_started, max_ended, rows, bytes, former, beside from segments"
+        " order by opened, file"
+    )
     return [
         SegmentInfo._make((*row, tuple(gaps.get(row[0], ())), tuple(steps.get(row[0], ()))))
-        for row in connection.execute(
-            "select file, proxy, worker, boot, part, boot_started, opened, complete_to, stopped,"
-            " sealed, min_started, max_ended, rows, bytes, former, beside from segments"
-            " order by opened, file"
-        )
+        for row in map(check_info, rows)
     ]
 
 

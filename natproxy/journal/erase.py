@@ -19,6 +19,7 @@ from natproxy.journal.files import SUFFIX
 from natproxy.journal.rows import ERASED
 from natproxy.journal.segment import NewerSchema, NotASegment, check_version, connect, transaction
 from natproxy.journal.summary import describe
+from natproxy.journal.validity import DAMAGE
 from natproxy.records.filter.hosts import parse_network
 
 ERASING = ".erasing"
@@ -168,7 +169,7 @@ def _erase(directory: Path, name: str, client: _Client) -> Erasure:
         return Erasure(name, 0)
     except NotASegment:
         return Erasure(name, 0)
-    except (sqlite3.Error, OSError, JournalError, NewerSchema) as error:
+    except (*DAMAGE, sqlite3.Error, OSError, JournalError, NewerSchema, KeyError) as error:
         if not path.exists():
             # Retention has deleted it.
             return Erasure(name, 0)

@@ -16,6 +16,7 @@ from natproxy.journal.retention import retain
 from natproxy.journal.rows import GapRow
 from natproxy.journal.segment import NotASegment, seal
 from natproxy.journal.space import reason_of
+from natproxy.journal.validity import DAMAGE
 
 
 class Report(NamedTuple):
@@ -133,7 +134,7 @@ class Maintenance:
                     # It is being read; the next run tries again.
                     continue
                 messages.append(f"the journal's segment {path} was deleted before it was sealed")
-            except (sqlite3.DatabaseError, NotASegment, KeyError) as error:
+            except (*DAMAGE, NotASegment, KeyError) as error:
                 # The next start sets it aside.
                 messages.append(f"cannot seal the journal's segment {path}: {error}")
             with self._lock:

@@ -12,9 +12,11 @@ from typing import Any
 from urllib.parse import quote
 
 from natproxy.journal.directory import JournalError
-from natproxy.journal.rows import SELECT, Row
+from natproxy.journal.rows import SELECT, Action, Row
 from natproxy.journal.schema import VERSION
 from natproxy.journal.summary import Summary
+from natproxy.journal.validity import actions_of, rows_of
+from natproxy.protocol import printable
 
 CACHE = 512
 """KiB that SQLite keeps of each open segment."""
@@ -77,10 +79,10 @@ class SegmentReader:
 
     @contextmanager
     def errors(self, path: Path | None = None) -> Iterator[None]:
-        """Raise `UnreadableSegment` in place of an exception of SQLite."""
+        """Raise `UnreadableSegment` in place of an exception of SQLite; see `DAMAGE`."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             if "interrupted" in str(error):
                 raise
             if path is not None and not path.exists():
@@ -133,10 +135,8 @@ class SegmentReader:
             )
         try:
             return Summary.read(connection, self._name)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UnreadableSegment(
-                self._name, f"its table meta is incomplete or malformed: {error}"
-            ) from None
+        except KeyError as error:
+            raise UnreadableSegment(self._name, f"its table meta lacks {error}") from None
 
     def select(self, where: str, values: Sequence[Any]) -> list[Row]:
         """Return the rows for which a condition holds, with what follows it, such as a limit.
@@ -146,14 +146,16 @@ class SegmentReader:
         """
         with self.errors():
             found = self.connection.execute(f"{SELECT} where {where}", values)
-            return list(map(Row._make, found))
+            return rows_of(found)
 
-    def actions(self) -> list[tuple[Any, ...]]:
+    def actions(self) -> list[Action]:
         """Return the rows of the table ``actions``."""
         with self.errors():
-            return self.connection.execute(
-                "select seq, event, time, serial, uid, pid, reason from actions order by seq"
-            ).fetchall()
+            return actions_of(
+                self.connection.execute(
+                    "select seq, event, time, serial, uid, pid, reason from actions order by seq"
+                )
+            )
 
     def serials(self) -> tuple[int, int]:
         """Return the first and the last serial; (1, 0) if there are no rows."""
@@ -179,10 +181,11 @@ def _text(value: bytes) -> str:
     return value.decode(errors="replace")
 
 
-def _reason(error: sqlite3.Error, path: Path | None) -> str:
+def _reason(error: Exception, path: Path | None) -> str:
     if path is not None and not os.access(path, os.R_OK):
         return "access is denied; use its owner's account"
-    return str(error)
+    # It may have names from the damaged file.
+    return printable(str(error).encode("utf-8", "surrogateescape"))
 
 
 class Readers:

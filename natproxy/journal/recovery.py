@@ -30,6 +30,8 @@ from natproxy.journal.segment import (
     transaction,
 )
 from natproxy.journal.summary import SegmentInfo
+from natproxy.journal.validity import DAMAGE, meta_of
+from natproxy.protocol import printable
 
 
 class Recovered(NamedTuple):
@@ -101,14 +103,15 @@ def recover(
             if "locked" not in str(error):
                 raise
             busy = True
-        except (sqlite3.DatabaseError, KeyError) as error:
+        except (*DAMAGE, KeyError) as error:
             if opened_of(file) is None:
                 messages.append(f"{path} is not a segment of the journal: move it elsewhere")
                 continue
             set_aside(path)
             gaps.append(GapRow(opened_of(file), now, None, None, "unreadable"))
             messages.append(
-                f"cannot read the journal's segment {path}: {error}; it is set aside as"
+                f"cannot read the journal's segment {path}: {printable(str(error).encode())};"
+                " it is set aside as"
                 f" {file}{DAMAGED}, and the time since it was opened is a gap"
             )
     return Recovered(recovered, gaps, messages, busy)
@@ -133,10 +136,10 @@ def _last_parts(directory: str, files: list[str], sealed: list[SegmentInfo]) -> 
     for file in files:
         try:
             with closing(connect(os.path.join(directory, file))) as connection:
-                meta = dict(connection.execute("select key, value from meta"))
+                meta = meta_of(connection)
                 origin = meta["worker"], meta["boot"]
                 last[origin] = max(last.get(origin, (0, "")), (meta["part"], file))
-        except (sqlite3.DatabaseError, KeyError):
+        except (*DAMAGE, KeyError):
             continue
     return {file for _, file in last.values()}
 
@@ -148,7 +151,7 @@ def _mark_killed(path: str, last: bool, now: int) -> None:
         verdict = connection.execute("pragma quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
-        meta = dict(connection.execute("select key, value from meta"))
+        meta = meta_of(connection)
         if not last or "stopped" in meta or "sealed" in meta:
             return
         since, until = sorted((meta["complete_to"], now))

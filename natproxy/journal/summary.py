@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from natproxy.journal.rows import GapRow, Step
+from natproxy.journal.validity import check_times, gaps_of, meta_of, steps_of
 from natproxy.records.record import Origin
 
 BEGINNING, END = -(1 << 62), 1 << 62
@@ -115,34 +116,34 @@ class Summary(NamedTuple):
         :param connection: to the segment.
         :param name: its file name.
         :raises KeyError: if its table ``meta`` is incomplete.
-        :raises ValueError: if a value in it is malformed.
-        :raises TypeError: likewise.
+        :raises sqlite3.DatabaseError: if it is damaged; also for a value of the wrong type.
         """
         # One transaction, so that all of it is of one moment.
         connection.execute("begin")
         try:
-            meta, gaps, steps = _meta(connection), _gaps(connection), _steps(connection)
+            meta, gaps, steps = meta_of(connection), _gaps(connection), _steps(connection)
             # Serials are in the order of starts.
             first = connection.execute(
                 "select started from entries order by serial limit 1"
             ).fetchone()
         finally:
             connection.execute("commit")
+        check_times(*first or ())
         return cls(
             name,
-            str(meta["proxy"]),
-            int(meta["worker"]),
-            str(meta["boot"]),
-            int(meta["part"]),
-            int(meta["boot_started"]),
-            int(meta["opened"]),
-            int(meta["complete_to"]),
-            _optional(meta.get("sealed")),
-            _optional(meta.get("stopped")),
+            meta["proxy"],
+            meta["worker"],
+            meta["boot"],
+            meta["part"],
+            meta["boot_started"],
+            meta["opened"],
+            meta["complete_to"],
+            meta.get("sealed"),
+            meta.get("stopped"),
             gaps,
             steps,
-            min(int(meta["opened"]), END if first is None else first[0]) - ORDER,
-            int(meta["complete_to"]) + ORDER,
+            min(meta["opened"], END if first is None else first[0]) - ORDER,
+            meta["complete_to"] + ORDER,
             former=meta.get("former"),
             beside=_words(meta.get("beside")),
         )
@@ -158,12 +159,17 @@ def describe(connection: sqlite3.Connection, file: str) -> SegmentInfo:
 
     :param connection: to the segment.
     :param file: its name in the directory.
+    :raises sqlite3.DatabaseError: if it is damaged; also for a value of the wrong type.
+    :raises KeyError: if its table ``meta`` is incomplete.
     """
-    meta = _meta(connection)
+    meta = meta_of(connection)
     rows, min_started, min_ended, max_started, max_ended = connection.execute(
         "select count(*), min(started), min(ended), max(started), max(ended) from entries"
     ).fetchone()
+    if rows:
+        check_times(min_started, max_started)
     if min_ended is not None:
+        check_times(min_ended, max_ended)
         # The clock may have been set back in between.
         min_started, max_ended = min(min_started, min_ended), max(max_started, max_ended)
     elif rows:
@@ -193,25 +199,17 @@ def describe(connection: sqlite3.Connection, file: str) -> SegmentInfo:
     )
 
 
-def _meta(connection: sqlite3.Connection) -> dict[str, Any]:
-    return dict(connection.execute("select key, value from meta"))
-
-
 def _gaps(connection: sqlite3.Connection) -> tuple[GapRow, ...]:
-    found = connection.execute(
-        "select since, until, first_seq, last_seq, cause from gaps order by rowid"
+    return gaps_of(
+        connection.execute(
+            "select since, until, first_seq, last_seq, cause from gaps order by rowid"
+        )
     )
-    return tuple(map(GapRow._make, found))
 
 
 def _steps(connection: sqlite3.Connection) -> tuple[Step, ...]:
-    found = connection.execute("select time, step, elapsed from steps order by rowid")
-    return tuple(map(Step._make, found))
+    return steps_of(connection.execute("select time, step, elapsed from steps order by rowid"))
 
 
-def _words(text: Any) -> tuple[str, ...]:
-    return tuple(text.split()) if isinstance(text, str) else ()
-
-
-def _optional(value: Any) -> int | None:
-    return None if value is None else int(value)
+def _words(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(text.split())

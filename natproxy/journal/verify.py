@@ -11,6 +11,7 @@ from natproxy.journal.directory import JournalError
 from natproxy.journal.files import DAMAGED
 from natproxy.journal.reader import SegmentReader, SegmentRemoved
 from natproxy.journal.summary import SegmentInfo, describe
+from natproxy.protocol import printable
 
 
 class Check(NamedTuple):
@@ -72,7 +73,7 @@ def _content(reader: SegmentReader) -> Iterator[str]:
     connection = reader.connection
     for (verdict,) in connection.execute("pragma integrity_check(10)"):
         if verdict != "ok":
-            yield f"SQLite reports: {verdict}"
+            yield f"SQLite reports: {printable(verdict.encode())}"
     for text, condition in (
         (
             "{} entries end before they start, and the clock was not set back",

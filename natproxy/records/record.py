@@ -158,4 +158,7 @@ def parse_time(text: str) -> int:
     :raises ValueError: if it is malformed.
     """
     # `fromisoformat` of Python 3.10 does not accept the letter Z.
-    return (datetime.fromisoformat(text.replace("Z", "+00:00")) - EPOCH) // MICROSECOND
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    if moment.tzinfo is None:
+        raise ValueError("the time has no zone")
+    return (moment - EPOCH) // MICROSECOND

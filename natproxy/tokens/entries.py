@@ -30,6 +30,9 @@ LARGEST_FILE = 1 << 20
 
 ALGORITHM = "sha256"
 
+LATEST = 253_370_764_800
+"""Seconds since the epoch of the year 9999. A time is before it, and not before 1970."""
+
 PREFIX = "natproxy_"
 """The beginning of each token, by which searches for leaked secrets find it."""
 
@@ -227,13 +230,17 @@ def parse_moment(text: str) -> int:
 
     A date begins at midnight UTC; a time without a zone is UTC.
 
-    :raises ValueError: if it is malformed.
+    :raises ValueError: if it is malformed, before 1970 or after 9998.
     """
     try:
         # `fromisoformat` of Python 3.10 does not accept the letter Z.
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=timezone.utc)
-        return int(moment.timestamp())
+        seconds = int(moment.timestamp())
+        # What is written again must be a date in each zone.
+        if not 0 <= seconds < LATEST:
+            raise ValueError
     except (ValueError, OverflowError):
         raise ValueError("a time is written as 2027-11-26 or as 2027-11-26T10:00:00Z") from None
+    return seconds

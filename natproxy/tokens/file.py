@@ -61,8 +61,9 @@ def remove_token(path: str, name: str) -> int:
         removed = sum(entry.name == name for entry in entries)
         if not removed:
             raise NoSuchToken(name)
-        kept = [line for line in text.splitlines(keepends=True) if _name_of(line) != name]
-        _replace(path, "".join(kept))
+        # `splitlines` would split at other characters as well, inside of comments.
+        kept = [line for line in text.split("\n") if _name_of(line) != name]
+        _replace(path, "\n".join(kept))
     return removed
 
 

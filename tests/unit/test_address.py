@@ -30,6 +30,7 @@ class AddressTests(SynchronousTestCase):
     def test_malformed_forms(self) -> None:
         for text in (
             *("", ":80", "host:", "host:0", "host:65536", "host:x", "::1:80", "::1", "h:\u0665"),
+            *("[[]]", "[[]]:80", "[a]b]:80", "[a b]:80", "[ ]:80"),
             *("[]", "[]:80", "[::1", "::1]:80", "h:-1", "h:+1", "h: 1", "h:1 ", "h:" + "9" * 5000),
         ):
             error = self.assertRaises(ValueError, Address.parse, text)

@@ -250,7 +250,7 @@ class Daemon:
         try:
             error = json.loads(reply.read(MOST_ERROR))
             sentence, position = str(error["error"]), error.get("position")
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             sentence, position = f"the daemon replied with the status {reply.status}", None
         sentence = printable(sentence.encode("utf-8", "surrogatepass"))
         if reply.status in (404, 405):
@@ -271,7 +271,7 @@ class Daemon:
     def _members(self, text: bytes) -> dict[str, Any]:
         try:
             members = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._not_understood() from None
         if not isinstance(members, dict):
             raise self._not_understood()
@@ -283,7 +283,7 @@ class Daemon:
         if members.get("event") != "lost":
             return self._record(members)
         try:
-            return LostEvents(
+            lost = LostEvents(
                 members["worker"],
                 members["boot"],
                 members["from"],
@@ -292,6 +292,10 @@ class Daemon:
             )
         except KeyError:
             raise self._not_understood() from None
+        numbers = [lost.first] if lost.last is None else [lost.first, lost.last]
+        if any(type(number) is not int for number in numbers) or numbers[-1] < lost.first:
+            raise self._not_understood()
+        return lost
 
     def _missing_event(self, members: dict[str, Any]) -> MissingWorker:
         try:

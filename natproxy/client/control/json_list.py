@@ -51,6 +51,8 @@ class JSONListParser:
                 except ValueError:
                     # The object has not arrived as a whole.
                     break
+                except RecursionError:
+                    raise ValueError("an object with too many levels") from None
                 self.state = State.AFTER_OBJECT
                 yield found
             else:

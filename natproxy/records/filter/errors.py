@@ -34,17 +34,22 @@ class FilterError(ValueError):
         stop = start + SHOWN
         left = "…" if start else ""
         right = "…" if stop < len(self.text) else ""
-        before, word, after = (
-            "".join(one if one.isprintable() else "?" for one in part)
-            for part in (
+        before, word, after = map(
+            shown,
+            (
                 self.text[start : self.position],
                 self.text[self.position : min(self.position + self.length, stop)],
                 self.text[self.position + self.length : stop],
-            )
+            ),
         )
         margin = " " * width(left + before)
         carets = "^" * max(1, width(word))
         return f"{self}\n  {left}{before}{word}{after}{right}\n  {margin}{carets}"
+
+
+def shown(text: str) -> str:
+    """Return a text with ``?`` in place of the characters that are not printable."""
+    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 def width(text: str) -> int:
@@ -58,8 +63,8 @@ def width(text: str) -> int:
 
 def quoted(word: str) -> str:
     """Return a word for a message: in quotes, printable, and cut if it is long."""
-    shown = "".join(one if one.isprintable() else "?" for one in word[:LONGEST_COMPARED])
-    return f"'{shown}…'" if len(word) > LONGEST_COMPARED else f"'{shown}'"
+    text = shown(word[:LONGEST_COMPARED])
+    return f"'{text}…'" if len(word) > LONGEST_COMPARED else f"'{text}'"
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

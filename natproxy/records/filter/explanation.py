@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from natproxy.records.filter.errors import shown
 from natproxy.records.filter.grammar import And, Node, Not, Term
 from natproxy.records.filter.members import Member, MemberType
 from natproxy.records.filter.values import Host, Interval, Missing, Pattern, Value
@@ -16,7 +17,7 @@ def explain_tree(tree: Node | None) -> str:
     """Return what a filter selects; ``None`` is the empty filter."""
     if tree is None:
         return "Everything."
-    sentence = _explain(tree, inside=False)
+    sentence = shown(_explain(tree, inside=False))
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 

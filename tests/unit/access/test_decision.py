@@ -44,6 +44,9 @@ class NameTests(SynchronousTestCase):
         self.assertEqual(self.decide(b"PACK a secret b")[0], DENIED._replace(name=b"secret"))
 
     def test_name_that_cannot_be_decoded(self) -> None:
-        for line in (b"GET %zz", b"PACK a %zz", b"PACK", b"LS %zz"):
+        for line in (
+            *(b"GET %zz", b"PACK a %zz", b"PACK", b"LS %zz"),
+            *(b"GET a\x19", b"LS a\xff", b"PACK a b\x19", b"PACK a \xff c"),
+        ):
             self.assertEqual(self.decide(line)[0], MALFORMED, line)
         self.assertEqual(names_in(parse_command(b"PACK a %zz")), [b"a", None])

@@ -46,6 +46,14 @@ class PatternsTests(SynchronousTestCase):
         expected = next((n for n, text in enumerate(texts) if client_matches(text, name)), None)
         self.assertEqual(NamePatterns(map(NamePattern, texts)).first(name), expected)
 
+    def test_first_of_several_kinds(self) -> None:
+        # The plain pattern is found first, and is after the deep one; that with a star is before.
+        patterns = NamePatterns(map(NamePattern, ("*.key", "**", "a.key")))
+        self.assertEqual(patterns.first(b"a.key"), 0)
+        self.assertEqual(patterns.first(b"a.txt"), 1)
+        patterns = NamePatterns(map(NamePattern, ("*.key", "/a.key", "a.key")))
+        self.assertEqual(patterns.first(b"a.key"), 0)
+
     def test_directory_covers_what_is_below(self) -> None:
         for text in ("secret", "/secret", "secret/", "secret/***", "sec*", "[r-t]ecret"):
             for name in (b"secret", b"secret/a", b"secret/a/b"):
@@ -76,7 +84,20 @@ class PatternsTests(SynchronousTestCase):
         self.assertTrue(matches("a?b", b"a\nb"))
 
     def test_malformed(self) -> None:
-        for text in ("", "a//b", "./a", "a/../b", "a\0b", "[a", "*\\", "a" * (MAX_PATTERN + 1)):
+        for text in (
+            "",
+            "a//b",
+            "//",
+            "///",
+            "//***",
+            "//a",
+            "./a",
+            "a/../b",
+            "a\0b",
+            "[a",
+            "*\\",
+            "a" * (MAX_PATTERN + 1),
+        ):
             with self.assertRaisesRegex(PatternError, "cannot be used: "):
                 NamePattern(text)
 

@@ -143,6 +143,11 @@ class MomentTests(SynchronousTestCase):
             return
         self.assertLess(since, until)
 
+    def test_recorded_time_has_a_zone(self) -> None:
+        for text in ("2026-11-26", "2026-11-26T14:03:07"):
+            with self.assertRaisesRegex(ValueError, "no zone"):
+                parse_time(text)
+
     @given(st.integers(0, parse_time("2200-01-01T00:00:00Z")))
     def test_shown_time_is_parsed(self, microseconds: int) -> None:
         for zone in (CET, timezone.utc, timezone(-timedelta(hours=3, minutes=30))):

@@ -137,6 +137,13 @@ class FileTests(SynchronousTestCase):
             self.assertIn(reason, text)
             self.assertNotIn(digest[:16], text)
 
+    def test_times_that_cannot_be_written_again_are_malformed(self) -> None:
+        for text in ("0227-11-26", "0001-01-01T00:00:00+05:00", "1969-12-31", "9999-01-01"):
+            with self.assertRaisesRegex(ValueError, "a time is written as"):
+                parse_moment(text)
+        for text in ("1970-01-01T00:00:00Z", "9998-12-31T23:59:59Z"):
+            self.assertEqual(format_moment(parse_moment(text)), text)
+
     def test_times(self) -> None:
         for text, seconds in (
             ("1970-01-02", 86_400),

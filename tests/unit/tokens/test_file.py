@@ -66,6 +66,16 @@ class TokenFileTests(SynchronousTestCase):
         add_token(self.path, added)
         self.assertEqual(self.text(), f"# ours\n\n{lines[1]}\n# end\n{format_entry(added)}\n")
 
+    def test_other_line_separators_in_a_comment_are_part_of_it(self) -> None:
+        line = format_entry(new_token("alice")[1])
+        for separator in "\x0b\x0c\x1c\x1d\x1e\r":
+            with open(self.path, "w", newline="") as file:
+                file.write(f"# of{separator}bob alice\n{line}\n")
+            os.chmod(self.path, 0o600)
+            self.assertEqual(remove_token(self.path, "alice"), 1)
+            with open(self.path, newline="") as file:
+                self.assertEqual(file.read(), f"# of{separator}bob alice\n")
+
     def test_name_is_used_once_and_what_is_missing_is_not_removed(self) -> None:
         add_token(self.path, new_token("alice")[1])
         before = self.text()

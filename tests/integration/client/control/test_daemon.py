@@ -161,6 +161,20 @@ class DaemonTests(SynchronousTestCase):
         with self.assertRaisesRegex(ServerError, r"^a\\x1b\[2J\\x0ab$"):
             self.replies(document(error, "409 Conflict")).status()
 
+    def test_too_many_levels_are_an_error(self) -> None:
+        deep = b"[" * 100_000
+        for call in (Daemon.status, lambda daemon: list(daemon.table())):
+            with self.assertRaises(NotUnderstood):
+                call(self.replies(whole(b'[{"a":' + deep)))
+        with self.assertRaisesRegex(ServerError, "status 500"):
+            self.replies(whole(deep[:50_000], "500 X")).status()
+
+    def test_numbers_of_lost_events_are_numbers(self) -> None:
+        for first, last in (("1", 2), (1, "2"), (None, None), (True, 1), (2, 1)):
+            lost = {"event": "lost", "worker": 0, "boot": "b", "from": first, "to": last}
+            with self.assertRaises(NotUnderstood):
+                list(self.replies(lines([lost])).events())
+
     def test_malformed_documents_are_an_error(self) -> None:
         for body in (b"", b"[]", b"{", b"\xff"):
             with self.assertRaises(NotUnderstood, msg=body):

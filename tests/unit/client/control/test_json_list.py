@@ -40,6 +40,10 @@ class JSONListParserTests(SynchronousTestCase):
             with self.assertRaises(ValueError, msg=text):
                 list(JSONListParser().feed(text))
 
+    def test_too_many_levels_are_refused(self) -> None:
+        with self.assertRaisesRegex(ValueError, "too many levels"):
+            list(JSONListParser().feed(b'[{"a":' + b"[" * 100_000))
+
     def test_malformed_object_is_not_kept_for_ever(self) -> None:
         parser = JSONListParser()
         with self.assertRaisesRegex(ValueError, "too long"):

@@ -39,6 +39,10 @@ class ExplainTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertEqual(parse(text, NOW, timezone.utc).explain(), expected)
 
+    def test_characters_that_are_not_printable_are_replaced(self) -> None:
+        for text in ("name 'a\x1b[2J\udcff\n'", "client fe80::1%\x1b[2J", "client 'unix \x07'"):
+            self.assertTrue(parse(text).explain().isprintable(), text)
+
     def test_times_have_an_offset(self) -> None:
         self.assertRegex(
             parse("started > 2026-11-26T03:59Z").explain(),
