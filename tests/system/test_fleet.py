@@ -34,6 +34,21 @@ WHOLE = "NATPROXY_TEST_FLEET" in os.environ
 
 WHOIS = "whois", "-", "--within=1"
 
+PREFACE = """\
+`tests/system/test_fleet.py` wrote this page. In network namespaces, proxies stand in front of
+file servers over one bucket of a SeaweedFS, and a shipper beside each proxy copies its journal to
+one PostgreSQL. All the time something is killed (`kill -9`; PostgreSQL by SIGQUIT) and started
+again, or the link of a machine is cut and mended. Clients, each with an address of its own, send
+commands to any proxy and log what they have seen.
+
+In the end three records of each command are compared: the client's log, the history of the proxy,
+and the access log of the file server, of which one sees the proxy's ports and the other the
+translation in the PROXY header. The database must have each row of each history once. `whois` is
+asked about ports that file servers have seen: of the proxy's journal, and of the database. What
+was recorded in the last moments before a kill may be missing: the journal is flushed each 0.25 s,
+the access log each 0.1 s. `whois` must answer "unknown" then, never "nobody".
+"""
+
 REASON = reason_against()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
@@ -119,26 +134,27 @@ def report(fleet: Fleet, accounts: Accounts, elapsed: float, seed: int) -> None:
     for fault in fleet.faults:
         spent[fault.kind, fault.target] += fault.ended - fault.began  # type: ignore[assignment]
     statuses = Counter(one.status for one in accounts.sent)
+    commands = sorted(accounts.counts.items())
+    faults = sorted(kinds)
     lines = [
         "# The fleet under faults",
         "",
+        PREFACE,
         f"{elapsed:.0f} s, {CLIENTS} clients, {len(fleet.proxies)} proxies,"
-        f" {len(fleet.servers)} file servers, seed {seed}; see `tests/system/test_fleet.py`.",
+        f" {len(fleet.servers)} file servers, seed {seed}. {len(accounts.sent):,} commands were"
+        f" sent: {statuses['completed']:,} completed, {statuses['error']:,} had an error as their"
+        f" reply, and of {statuses['broken']:,} the client has not seen the end.",
         "",
-        f"{len(accounts.sent):,} commands were sent: {statuses['completed']:,} completed,"
-        f" {statuses['error']:,} refused with an error, {statuses['broken']:,} broken off."
-        f" {len(fleet.faults)} faults. Commands that are not accounted for: {len(accounts.wrong)}.",
+        f"**{len(fleet.faults)} faults; commands that are not accounted for:"
+        f" {len(accounts.wrong)}.**",
         "",
         "| commands and records | number |",
-        "| --- | --- |",
-        *(f"| {title} | {number:,} |" for title, number in sorted(accounts.counts.items())),
+        "| --- | ---: |",
+        *(f"| {title} | {number:,} |" for title, number in commands),
         "",
         "| fault | times | seconds |",
-        "| --- | --- | --- |",
-        *(
-            f"| {kind} {target} | {kinds[kind, target]} | {spent[kind, target]:.1f} |"
-            for kind, target in sorted(kinds)
-        ),
+        "| --- | ---: | ---: |",
+        *(f"| {' '.join(one)} | {kinds[one]} | {spent[one]:.1f} |" for one in faults),
         "",
     ]
     Path(path).write_text("\n".join(lines))
