@@ -347,7 +347,7 @@ class TwistdService(MultiService):
         """
         notifier = self._daemon.notifier
         if notifier is not None:
-            notifier.stopping(f"draining for up to {self._daemon.drain:g} s")
+            notifier.stopping("draining")
         stopped: Deferred[list[tuple[bool, object]]] = super().stopService()
         return stopped if notifier is None else stopped.addBoth(notifier.closed)
 
