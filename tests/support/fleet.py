@@ -361,7 +361,7 @@ class Fleet:
                 link.mend()
                 fault = Fault("cut", link.name, began, time.time())
             self.faults.append(fault)
-            log(f"{fault.kind} {fault.target}: {fault.ended - fault.began:.1f} s")
+            log(f"{fault.began:.3f} {fault.kind} {fault.target}: {fault.ended - began:.1f} s")
 
     def stop(self) -> None:
         """Stop the proxies, then the file servers, in order."""
