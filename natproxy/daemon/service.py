@@ -391,8 +391,7 @@ class TwistdService(MultiService):
         """
         notifier = self._daemon.notifier
         if notifier is not None:
-            drain = self._daemon.drain
-            notifier.stopping("draining" if drain is None else f"draining for up to {drain:g} s")
+            notifier.stopping("draining")
         stopped: Deferred[list[tuple[bool, object]]] = super().stopService()
         return stopped if notifier is None else stopped.addBoth(notifier.closed)
 

@@ -95,7 +95,10 @@ class Accounts:
         self._check_lines()
 
     def killed_after(self, name: str, moment: float) -> bool:
-        """Return whether a process was killed so soon that a record of the moment may be lost."""
+        """Return whether a process was killed so soon that a record of the moment may be lost.
+
+        :param moment: when a command began, or its record was due.
+        """
         return any(-CLOSE <= kill - moment <= UNFLUSHED for kill in self._kills[name])
 
     def check_database(self, rows: Iterable[Row]) -> None:
@@ -122,7 +125,7 @@ class Accounts:
             if (line.name.partition("/")[0], line.name) in named:
                 self.counts[f"{title}: the client and its command"] += 1
             else:
-                killed = self.killed_after(self._nat_hosts[line.peer[0]], line.ended)
+                killed = self.killed_after(self._nat_hosts[line.peer[0]], line.began)
                 right = answer["result"] == "unknown" and killed
                 self._count(f"{title}: unknown before a kill", right, f"{title} {answer}", line)
 
@@ -168,10 +171,10 @@ class Accounts:
                 key = (*line.peer, line.verb, line.name)
                 row = nearest(by_port.get(key, ()), lambda one, line=line: beside(line, one), CLOSE)  # type: ignore[misc]
                 proxy = self._nat_hosts[line.peer[0]]
-                unknown = self.killed_after(proxy, line.ended)
+                unknown = self.killed_after(proxy, line.began)
             else:
                 row = next(iter(by_serial.get(line.translation, ())), None)
-                unknown = any(self.killed_after(name, line.ended) for name in self.rows)
+                unknown = any(self.killed_after(name, line.began) for name in self.rows)
             if row is None:
                 self._count(
                     "lines of file servers before a kill of the proxy", unknown, "no row", line

