@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from natproxy.control.merged.errors import Missing
 from natproxy.control.merged.lines import BUFFERED
@@ -14,6 +14,7 @@ from natproxy.control.merged.status import merged_journal
 from natproxy.control.peer import Peer
 from natproxy.metrics.families import Kind, counter, gauge
 from natproxy.metrics.merged import families_json
+from tests.support.control_resources import HTTPClient
 from tests.support.merged import SILENT, Call, MergedCase
 
 NONE = {"result": "nobody", "translations": [], "gap": None, "last": None}
@@ -346,3 +347,33 @@ class ReconcileTests(MergedCase):
         found = merged_comparison([(0, self.SAME), (1, differs)], [Missing(2, SILENT)])
         self.assertEqual(found["result"], "differs")
         self.assertEqual(found["rows_without_socket"], [{"worker": 1, "serial": 5}])
+
+
+class ActionTests(MergedCase):
+    def test_drain_and_reload_are_noted(self) -> None:
+        noted: list[tuple[str, int | None, int | None]] = []
+        self.observed.note = lambda *action: noted.append(action)
+        self.observed.reload = lambda cause, dry_run: succeed({"errors": []})
+        self.make_site()
+        self.post("/v1/reload", {"dry_run": True})
+        self.assertEqual(noted, [])
+        self.post("/v1/reload", {})
+        self.post("/v1/drain", {})
+        self.assertEqual(noted, [("reload", None, None), ("drain", None, None)])
+
+
+class GoneTests(MergedCase):
+    def test_streams_of_the_workers_end_with_a_client_that_is_gone(self) -> None:
+        lines = [self.workers[0].record(1)] * 3
+        self.each("/v1/table", lines, lines)
+        self.each("/v1/history", lines, lines)
+        self.each("/v1/events", lines, lines)
+        for path in ("/v1/table", "/v1/history", "/v1/events"):
+            for worker in self.workers:
+                worker.streams.clear()
+            client = HTTPClient(self.site)
+            client.send(f"GET {path} HTTP/1.1\r\nHost: natproxy\r\n\r\n".encode())
+            client.disconnect()
+            self.turns()
+            for worker in self.workers:
+                self.assertEqual(list(worker.streams[path].lines), [], path)
