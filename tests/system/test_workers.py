@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from tests.support.twistd import (
     application_file,
     catches,
     environment,
-    running,
 )
 
 KILLS, RELOADS = map(int, os.environ.get("NATPROXY_TEST_WORKERS", "2,1").split(","))
@@ -151,13 +150,12 @@ class Process:
 
     def workers(self) -> list[int]:
         """Return the processes of the workers."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        return [int(each) for each in children.read_text().split()]
+        return children_of(self.pid)
 
     def end(self) -> int:
         """Send SIGTERM; return the status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(2 * LIMIT)
+        return self.process.wait(4 * LIMIT)
 
 
 class Deployment:
@@ -296,35 +294,66 @@ def test_start_that_fails_in_a_worker_names_the_reason(directory: Path) -> None:
         env=environment({}),
         capture_output=True,
         text=True,
-        timeout=2 * LIMIT,
+        timeout=4 * LIMIT,
     )
     assert done.returncode == 1
     assert f"--control {taken}: there is a file that is not a socket" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@contextmanager
+def started(
+    directory: Path, command: Sequence[str], pattern: str, **settings: str
+) -> Iterator[int]:
+    """Run a daemon with a log on standard output, which has its port; send it a command."""
+    path = directory / "output"
+
+    def found(pattern: str) -> re.Match[str] | None:
+        return re.search(pattern, path.read_text())
+
+    with path.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=environment(settings),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    with process:
+        try:
+            wait_until(lambda: found(pattern) is not None or process.poll() is not None)
+            port = found(pattern)
+            assert port is not None, path.read_text()
+            wait_until(lambda: catches(process.pid, signal.SIGTERM))
+            with socket.create_connection(("127.0.0.1", int(port[1])), LIMIT) as client:
+                client.sendall(b"LIST\n")
+                # The master writes what the worker has logged.
+                wait_until(lambda: found("LIST: completed") is not None)
+            yield process.pid
+            process.terminate()
+            assert process.wait(4 * LIMIT) == 0
+        finally:
+            process.kill()
+
+
 def test_application_file_and_log_of_twistd(directory: Path) -> None:
     settings = {"LISTEN": LOOPBACK, "FILES": "served", "WORKERS": "2", "CONTROL": "none"}
     variables = {f"NATPROXY_FILESERVER_{name}": value for name, value in settings.items()}
-    with running(application_file("fileserver"), directory, **variables) as daemon:
-        port = int(daemon.await_line(r"listens on 127\.0\.0\.1:(\d+); workers: 0 "))
-        daemon.await_handler(signal.SIGTERM)
-        with socket.create_connection(("127.0.0.1", port), LIMIT) as client:
-            client.sendall(b"LIST\n")
-            daemon.await_line("(LIST: completed)")
-        assert daemon.end() == 0
+    pattern = r"listens on 127\.0\.0\.1:(\d+); workers: 0 "
+    with started(directory, application_file("fileserver"), pattern, **variables) as pid:
+        assert len(children_of(pid)) == 2
 
 
 def test_both_daemons_in_one_process(directory: Path) -> None:
     command = [sys.executable, "-m", "natproxy", "up", "--files=served", "--workers=2"]
     endpoints = [f"--listen={LOOPBACK}", f"--fileserver-listen={LOOPBACK}", "--control=none"]
-    with running([*command, *endpoints], directory) as daemon:
-        port = int(daemon.await_line(r"proxy +127\.0\.0\.1:(\d+)"))
-        daemon.await_handler(signal.SIGTERM)
-        with socket.create_connection(("127.0.0.1", port), LIMIT) as client:
-            client.sendall(b"LIST\n")
-            daemon.await_line("(LIST: completed)")
-        assert daemon.end() == 0
+    with started(directory, [*command, *endpoints], r"proxy +127\.0\.0\.1:(\d+)") as pid:
+        assert len(children_of(pid)) == 4
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def refuses(port: int) -> bool:

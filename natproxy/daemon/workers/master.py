@@ -359,7 +359,9 @@ class MasterService(DaemonService):
         self.code = code
         older = [one for one in self._pools if one is not pool]
         for one in older:
-            one.retire(config.reload_drain or None)
+            # Others were retired by an earlier reload.
+            if one.replacing:
+                one.retire(config.reload_drain or None)
         for one in older[: -(GENERATIONS - 1)]:
             one.drain(config.drain)
         self.close_unused(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -118,7 +119,13 @@ async def test_worker_that_hangs_is_not_waited_for(served: Served) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_no_process(served: Served) -> None:
-    assert "control socket" in await reason(lambda: served.worker.read("/v1/status"))
+    found = await reason(lambda: served.worker.read("/v1/status"))
+    assert found == "it starts, and has no control socket yet"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(served.path)
+    found = await reason(lambda: served.worker.read("/v1/status"))
+    assert found == "no process listens on its control socket"
+    os.unlink(served.path)
 
 
 @pytest_twisted.ensureDeferred

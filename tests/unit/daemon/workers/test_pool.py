@@ -21,25 +21,9 @@ from natproxy.daemon.workers.pool import (
     Pool,
     delay_after,
 )
-from natproxy.daemon.workers.process import Launched, WorkerProcess
+from natproxy.daemon.workers.process import Launched
 from natproxy.daemon.workers.state import State
-
-
-class PlayedProcess(WorkerProcess):
-    """A process that ends when the test has it end."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(pid)
-        self.signals: list[str] = []
-
-    def poll(self) -> bool:
-        return self.status is not None
-
-    def kill(self) -> None:
-        self.signals.append("KILL")
-
-    def terminate(self) -> None:
-        self.signals.append("TERM")
+from tests.support.workers import PlayedProcess
 
 
 class PoolCase(SynchronousTestCase):

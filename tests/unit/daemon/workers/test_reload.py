@@ -23,7 +23,7 @@ from natproxy.daemon.workers.record import WorkerRecord, config_of
 from natproxy.daemon.workers.reload import Workers, reload_together
 from natproxy.server.factory import CommandFactory
 from tests.support.daemons import at_once
-from tests.unit.daemon.workers.test_pool import PlayedProcess
+from tests.support.workers import PlayedProcess
 
 
 class PlayedMaster(MasterService):
