@@ -38,7 +38,7 @@ TABLES = {
     "steps": ("time", "step", "elapsed"),
     "segments": (
         "file", "proxy", "worker", "boot", "part", "boot_started", "opened", "complete_to",
-        "stopped", "sealed", "min_started", "max_ended", "rows", "bytes", "former",
+        "stopped", "sealed", "min_started", "max_ended", "rows", "bytes", "former", "beside",
     ),
 }  # fmt: skip
 """The columns of segments and of the catalogue."""
