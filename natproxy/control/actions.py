@@ -17,8 +17,9 @@ from natproxy.control.parameters import (
     read_count,
     read_filter,
     read_flag,
+    read_worker,
 )
-from natproxy.control.peer import Peer, peer_of
+from natproxy.control.peer import Peer, administrator_of
 from natproxy.control.stream import Body
 from natproxy.protocol import printable
 from natproxy.records.filter import Filter
@@ -28,7 +29,7 @@ KILL = 10
 """Entries for which the end of one command counts in the work of a turn."""
 
 
-class _Selection(NamedTuple):
+class Selection(NamedTuple):
     """The translations to end.
 
     :ivar serial: of the only one; ``None`` for all that the filter matches.
@@ -61,6 +62,7 @@ class KillResource(JSONResource):
         "filter": read_filter,
         "all": read_flag,
         "boot": read_boot,
+        "worker": read_worker,
         "dry_run": read_flag,
     }
 
@@ -76,9 +78,11 @@ class KillResource(JSONResource):
             raise RequestError(
                 409, f"the daemon has restarted: its boot is {origin.boot}, and serials begin anew"
             )
-        selection = _selection_of(members)
+        if members.get("worker", origin.worker) != origin.worker:
+            raise RequestError(400, f"worker: there is no worker {members['worker']}")
+        selection = selection_of(members)
         dry_run = members.get("dry_run", False)
-        work = self._kill(selection, dry_run, peer_of(request.channel.transport))
+        work = self._kill(selection, dry_run, administrator_of(request))
         # If the client is gone meanwhile, the rest is ended all the same.
         self.context.jobs.walk(work).addCallbacks(
             lambda records: self._reply(request, records, dry_run),
@@ -86,7 +90,7 @@ class KillResource(JSONResource):
         )
 
     def _kill(
-        self, selection: _Selection, dry_run: bool, peer: Peer
+        self, selection: Selection, dry_run: bool, peer: Peer
     ) -> Generator[None, None, list[Record]]:
         table, ring = self.context.observed.table, self.context.observed.ring
         assert table is not None
@@ -142,7 +146,7 @@ class DrainResource(JSONResource):
             raise RequestError(409, "the daemon is draining already")
         self._draining = True
         observed = self.context.observed
-        peer = peer_of(request.channel.transport)
+        peer = administrator_of(request)
         self._log.info("drain by {peer}", peer=peer)
         if observed.ring is not None:
             observed.ring.act("drain", self.context.wall_clock(), peer.uid, peer.pid)
@@ -170,7 +174,7 @@ class ReloadResource(JSONResource):
         members = parse_members(object_of(request), self.members, self.context.now())
         dry_run = members.get("dry_run", False)
         observed = self.context.observed
-        peer = peer_of(request.channel.transport)
+        peer = administrator_of(request)
         if observed.ring is not None and not dry_run:
             observed.ring.act("reload", self.context.wall_clock(), peer.uid, peer.pid)
         assert observed.reload is not None
@@ -188,7 +192,7 @@ def _status_of(result: dict[str, Any]) -> tuple[dict[str, Any], int]:
     return result, 200
 
 
-def _selection_of(members: dict[str, Any]) -> _Selection:
+def selection_of(members: dict[str, Any]) -> Selection:
     """Return what the members of a request select.
 
     :raises RequestError: with 400 if it is nothing, or not one thing.
@@ -198,4 +202,4 @@ def _selection_of(members: dict[str, Any]) -> _Selection:
         raise RequestError(400, "one of serial, filter and all is needed")
     if selected is not None and not selected:
         raise RequestError(400, 'the filter is empty, which selects all: write "all": true')
-    return _Selection(serial, selected)
+    return Selection(serial, selected)

@@ -17,6 +17,7 @@ from natproxy.control.encoding import encode, encode_lost
 from natproxy.control.interfaces import History
 from natproxy.control.json_resource import JSON_LINES, Context, JSONResource
 from natproxy.control.parameters import (
+    Place,
     RequestError,
     interval_of,
     read_after,
@@ -142,15 +143,15 @@ class EventsResource(JSONResource):
             for_browser,
         )
 
-    def _resume(
-        self, after: tuple[int, int, str | None], boot: str | None
-    ) -> tuple[int, bytes | None]:
+    def _resume(self, after: dict[int, Place], boot: str | None) -> tuple[int, bytes | None]:
         """Return the cursor of a watcher that comes back, and what it has lost for good."""
-        worker, seq, known = after
         origin = self._ring.origin
-        boot = known or boot
-        if worker != origin.worker:
+        if origin.worker not in after:
+            worker = min(after)
             raise RequestError(400, f"after: there is no worker {worker}, only {origin.worker}")
+        # The daemon may have had several workers before: the runs of others have ended.
+        worker, seq, known = after[origin.worker]
+        boot = known or boot
         if boot in (None, origin.boot) and seq < self._ring.next:
             return seq, None
         # Another run of the daemon: its later events cannot be counted.
@@ -267,7 +268,7 @@ class EventsResource(JSONResource):
         text = "" if watch.filter is None else str(watch.filter)
         for begin, end in windows(watch.since, watch.until or latest):
             found = 0
-            query = EventsQuery(text, begin, end, None, self._ring.first)
+            query = EventsQuery(text, begin, end, None, self._ring.first, self._ring.origin.boot)
             with contextlib.closing(history.events(query)) as pages:
                 for page in pages:
                     records: list[Any] = []
@@ -297,8 +298,8 @@ class EventsResource(JSONResource):
     def _round(self, watch: Watch, history: History, first: int) -> Body:
         """Stream what a journal has of the events before one."""
         text = "" if watch.filter is None else str(watch.filter)
-        query = EventsQuery(text, watch.since, watch.until, watch.cursor, first)
         boot, seen = self._ring.origin.boot, watch.cursor or 0
+        query = EventsQuery(text, watch.since, watch.until, watch.cursor, first, boot)
         known = boot
 
         def piece_of(record: Record) -> Piece:

@@ -53,12 +53,16 @@ class Pages(Protocol):
         ...
 
 
-class History(Protocol):
-    """The past: searched in threads, so that the reactor is not blocked."""
+class Lookups(Protocol):
+    """Who was behind a port."""
 
     def whois(self, queries: list[WhoisQuery]) -> Deferred[list[WhoisReply]]:
         """Reply to queries about the past and about now; the newest events are included."""
         ...
+
+
+class History(Lookups, Protocol):
+    """The past: searched in threads, so that the reactor is not blocked."""
 
     def pages(self, query: HistoryQuery) -> Pages:
         """Return the records of the translations, oldest first, in pages of at most 500.
@@ -87,6 +91,9 @@ class Observed:
     :ivar metrics: the resource of ``/metrics``; ``None`` if prometheus_client is not installed.
     :ivar reconcile: compares the table with the process's sockets; returns the members of
         ``/v1/reconcile``, or a Deferred that fires with them.
+    :ivar flush: writes the journal of a worker, for its master; fires with the time until which it
+        is complete, in microseconds since the epoch. ``None`` for a daemon without workers.
+    :ivar counted: returns what a worker has counted, for its master; likewise.
     :ivar reload: reads the settings again, for a cause that is logged, or only returns what that
         would change; fires with the members of the reply to ``/v1/reload``.
     """
@@ -102,3 +109,5 @@ class Observed:
     metrics: IResource | None = None
     reconcile: Callable[[], dict[str, Any] | Deferred[dict[str, Any]]] | None = None
     reload: Callable[[str, bool], Deferred[dict[str, Any]]] | None = None
+    flush: Callable[[], Deferred[int]] | None = None
+    counted: Callable[[], Deferred[dict[str, Any]]] | None = None

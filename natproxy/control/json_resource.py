@@ -17,6 +17,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from natproxy.control.interfaces import Observed
 from natproxy.control.jobs import JobQueue
+from natproxy.control.merged.errors import NoReply
 from natproxy.control.parameters import RequestError, parse_query
 from natproxy.control.stream import STALLED, Body, Stream
 from natproxy.control.watchers import Watchers
@@ -64,8 +65,8 @@ class JSONResource(Resource):
     """A resource without children.
 
     A subclass has a method for each HTTP method: ``get``, ``post``. It returns the object of the
-    response, a Deferred that fires with it, or ``None`` if a stream sends the response. It raises
-    `RequestError`, or fails with it.
+    response, a Deferred that fires with it, or ``None`` if a stream sends the response; so may the
+    Deferred. It raises `RequestError`, or fails with it.
 
     :cvar path: where it is, from the root.
     :cvar summary: one phrase, for the list of paths.
@@ -114,7 +115,8 @@ class JSONResource(Resource):
         if isinstance(reply, Deferred):
             gone = request.notifyFinish()
             reply.addCallbacks(
-                lambda members: self.send(request, members),
+                # Without members, a stream sends the response.
+                lambda members: None if members is None else self.send(request, members),
                 lambda failure: self.send_error(request, failure),
             )
             # A client that is gone waits for nothing; without it, the response has been sent.
@@ -170,7 +172,7 @@ class JSONResource(Resource):
     def send_error(self, request: Request, failure: Failure) -> None:
         """Send the sentence of an error; log one that is unexpected."""
         error = failure.value
-        if isinstance(error, (WorkRefused, JournalError)):
+        if isinstance(error, (WorkRefused, JournalError, NoReply)):
             error = RequestError(503, str(error))
         if not isinstance(error, RequestError):
             if not _is_over(request):

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import timezone
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from natproxy.records import filter as filters
@@ -139,6 +139,14 @@ def read_count(text: Any, now: int) -> int:
     return _whole(text, 1, MOST)
 
 
+def read_worker(text: Any, now: int) -> int:
+    """Return the number of a worker, from 0.
+
+    :raises ValueError: if it is malformed.
+    """
+    return _whole(text, 0, MOST)
+
+
 def read_port(text: Any, now: int) -> int:
     """Return a port, or a stand-in for one.
 
@@ -181,15 +189,43 @@ def read_boot(text: Any, now: int) -> str:
     return str(text)
 
 
-def read_after(text: Any, now: int) -> tuple[int, int, str | None]:
-    """Return worker, number and boot of ``WORKER:SEQ`` or ``WORKER:SEQ:BOOT``.
+class Place(NamedTuple):
+    """The last event of a worker that is not wanted.
 
-    :raises ValueError: if it is malformed.
+    :ivar worker: its number.
+    :ivar seq: number of the event.
+    :ivar boot: the run of the worker; ``None`` for the present one.
     """
-    match = re.fullmatch(r"([0-9]{1,6}):([0-9]{1,18})(?::([0-9A-Za-z_-]{1,64}))?", _text(text))
-    if match is None:
-        raise ValueError("WORKER:SEQ is needed")
-    return int(match[1]), int(match[2]), match[3]
+
+    worker: int
+    seq: int
+    boot: str | None = None
+
+    def __str__(self) -> str:
+        """Return the text that `read_after` parses."""
+        return f"{self.worker}:{self.seq}" + (f":{self.boot}" if self.boot else "")
+
+
+MOST_WORKERS = 1024
+"""Workers in one parameter at most."""
+
+
+def read_after(text: Any, now: int) -> dict[int, Place]:
+    """Return the places of ``WORKER:SEQ`` or ``WORKER:SEQ:BOOT``, several separated by commas.
+
+    :return: by the number of the worker.
+    :raises ValueError: if one is malformed, or a worker is named twice.
+    """
+    places: dict[int, Place] = {}
+    for part in _text(text).split(",", MOST_WORKERS):
+        match = re.fullmatch(r"([0-9]{1,6}):([0-9]{1,18})(?::([0-9A-Za-z_-]{1,64}))?", part)
+        if match is None:
+            raise ValueError("WORKER:SEQ is needed")
+        place = Place(int(match[1]), int(match[2]), match[3])
+        if place.worker in places:
+            raise ValueError(f"worker {place.worker} is named twice")
+        places[place.worker] = place
+    return places
 
 
 WHOIS = {

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 import struct
 from typing import Any, NamedTuple
 
 _CREDENTIALS = struct.Struct("3i")
+
+PEER = "Natproxy-Peer"
+"""The header in which a master names the administrator on whose behalf it sends a request."""
 
 
 class Peer(NamedTuple):
@@ -25,6 +30,10 @@ class Peer(NamedTuple):
             return "an administrator"
         return f"uid {self.uid} (pid {self.pid})"
 
+    def header(self) -> str:
+        """Return the value of the header `PEER`."""
+        return "" if self.uid is None else f"{self.uid}:{self.pid or 0}"
+
 
 def peer_of(transport: Any) -> Peer:
     """Return the process at the other end of a connection (``SO_PEERCRED``)."""
@@ -35,3 +44,13 @@ def peer_of(transport: Any) -> Peer:
     found = handle.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(found)
     return Peer(uid, pid)
+
+
+def administrator_of(request: Any) -> Peer:
+    """Return the process that has sent a request: of a worker's master, the one that it names."""
+    peer = peer_of(request.channel.transport)
+    named = request.getHeader(PEER)
+    match = re.fullmatch(r"(\d{1,10}):(\d{1,10})", named or "")
+    if match is None or peer.pid != os.getppid():
+        return peer
+    return Peer(int(match[1]), int(match[2]))

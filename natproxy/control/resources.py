@@ -19,10 +19,12 @@ from natproxy.control.json_resource import (
     JSONResource,
     UnknownResource,
     listed,
+    object_of,
 )
 from natproxy.control.parameters import (
     RequestError,
     interval_of,
+    parse_members,
     read_count,
     read_filter,
     read_moment,
@@ -30,7 +32,7 @@ from natproxy.control.parameters import (
 from natproxy.control.stream import Body, Piece, paged
 from natproxy.control.whois import WhoisResource
 from natproxy.records.queries import HistoryQuery
-from natproxy.records.record import Record
+from natproxy.records.record import Record, format_time
 
 INDEX = "/v1/"
 
@@ -200,6 +202,34 @@ class ReconcileResource(JSONResource):
         return maybeDeferred(reconcile)
 
 
+class FlushResource(JSONResource):
+    """Writes the journal of a worker."""
+
+    path = "/v1/flush"
+    summary = "of a worker, for its master: write the journal now"
+    parameters = {"POST": {}}
+
+    def post(self, request: Request, values: dict[str, Any]) -> Any:
+        """Write what is new, and return until when the journal is complete."""
+        parse_members(object_of(request), self.members, self.context.now())
+        flush = self.context.observed.flush
+        assert flush is not None
+        return flush().addCallback(lambda moment: {"complete_to": format_time(moment)})
+
+
+class FamiliesResource(JSONResource):
+    """What a worker has counted."""
+
+    path = "/v1/families"
+    summary = "of a worker, for its master: what it has counted"
+
+    def get(self, request: Request, values: dict[str, Any]) -> Any:
+        """Return the families of its metrics, and its counters."""
+        counted = self.context.observed.counted
+        assert counted is not None
+        return counted()
+
+
 def resources_of(context: Context, actions: bool) -> list[JSONResource]:
     """Return the resources that a daemon has.
 
@@ -227,6 +257,10 @@ def resources_of(context: Context, actions: bool) -> list[JSONResource]:
         found.append(DrainResource(context))
         if observed.reload is not None:
             found.append(ReloadResource(context))
+        if observed.flush is not None:
+            found.append(FlushResource(context))
+        if observed.counted is not None:
+            found.append(FamiliesResource(context))
     return found
 
 

@@ -12,7 +12,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
-from natproxy.control.json_resource import Context
+from natproxy.control.json_resource import Context, JSONResource
 from natproxy.control.resources import resources_of, tree_of
 
 CONNECTIONS = 100
@@ -209,7 +209,11 @@ class BoundedSite(Site):
         """Log no requests; what changes something is logged where it is done."""
 
 
-def control_site(context: Context) -> Site:
-    """Return the server of a daemon's control socket."""
-    resources = resources_of(context, actions=True)
+def control_site(context: Context, resources: list[JSONResource] | None = None) -> Site:
+    """Return the server of a daemon's control socket.
+
+    :param resources: by default, those of a daemon in one process.
+    """
+    if resources is None:
+        resources = resources_of(context, actions=True)
     return BoundedSite(tree_of(resources, context), context.reactor)

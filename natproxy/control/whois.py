@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
 from natproxy.control.encoding import encode
-from natproxy.control.interfaces import History
+from natproxy.control.interfaces import Lookups
 from natproxy.control.json_resource import JSON_LINES, MOST_OBJECT, JSONResource
 from natproxy.control.parameters import WHOIS, RequestError, lookup_of, parse_members
 from natproxy.control.stream import Body
@@ -42,7 +42,7 @@ class WhoisResource(JSONResource):
         self.stream(request, self._body(request.content), JSON_LINES)
 
     @property
-    def _history(self) -> History:
+    def _history(self) -> Lookups:
         history = self.context.observed.history
         assert history is not None
         return history

@@ -28,7 +28,7 @@ from natproxy.daemon.config_fields import (
 )
 from natproxy.daemon.limits import LimitSettings, LimitTables
 from natproxy.daemon.logfile import KEPT, LEVEL, LEVELS, SIZE
-from natproxy.daemon.rules import AccessRules, Name, NetworkTexts, Size
+from natproxy.daemon.rules import AccessRules, Name, NetworkTexts, Size, WorkerNumber
 from natproxy.settings import (
     DEFAULT,
     ENVIRONMENT,
@@ -95,6 +95,9 @@ class DaemonConfig:
     :ivar web: endpoints of the page and the metrics; none by default.
     :ivar web_hosts: names that a request to them may have as its host, besides addresses and
         ``localhost``.
+    :ivar workers: processes that serve clients: a number, or ``auto`` for one for each core.
+    :ivar reload_drain: seconds that the workers of before a reload may take to finish, if it
+        replaces them; 0 for any time.
     :ivar tokens: path of the file with the tokens that ``AUTH`` accepts; ``None`` for no ``AUTH``.
     :ivar auth_plain: whether tokens are accepted from other hosts without TLS.
     :ivar log: path of the log file, relative to the working directory; ``-`` for standard
@@ -193,6 +196,17 @@ class DaemonConfig:
         Texts(least=0),
         "Name that a request to --web may have as its host, besides addresses; may be repeated.",
         reloadable=False,
+    )
+    workers: int | str = setting(
+        1,
+        WorkerNumber(),
+        "Processes that serve clients; auto: one for each core.",
+        reloadable=False,
+    )
+    reload_drain: float = setting(
+        0.0,
+        Seconds(0),
+        "Seconds that replaced workers may take to finish after a reload; 0: any time.",
     )
     tokens: str | None = setting(
         None, Text(), "File with the tokens that AUTH accepts; see natproxy token."

@@ -150,20 +150,22 @@ def file_server_capacity(descriptors: int, observers: Observers = NO_OBSERVERS) 
     return Capacity(max(LEAST_OF_FILE_SERVER, free // PER_CLIENT))
 
 
-def clients_for(config: DaemonConfig, capacity: Capacity) -> int:
-    """Return how many clients a daemon admits; log if they are fewer than configured.
+def clients_for(config: DaemonConfig, capacity: Capacity, workers: int = 1) -> int:
+    """Return how many clients a process of a daemon admits; log if there are too few descriptors.
 
     :param capacity: what there are descriptors for.
+    :param workers: by which the clients are divided.
     """
     wanted = config.max_clients
-    clients = min(CLIENTS if wanted is None else wanted, capacity.clients)
-    if wanted is not None and clients < wanted:
+    share = -(-(CLIENTS if wanted is None else wanted) // workers)
+    clients = min(share, capacity.clients)
+    if wanted is not None and clients < share:
         _log.warn(
             "{daemon}: {label} {wanted}: there are descriptors for {clients} clients"
             " (see ulimit -n, or LimitNOFILE in a unit)",
             daemon=config.daemon,
             label=config.label("max_clients"),
             wanted=wanted,
-            clients=clients,
+            clients=clients * workers,
         )
     return clients

@@ -21,11 +21,15 @@ _Endpoint = TypeVar("_Endpoint")
 
 
 def listening_endpoints(
-    reactor: Any, config: DaemonConfig, setting: str = "listen"
+    reactor: Any,
+    config: DaemonConfig,
+    setting: str = "listen",
+    make: Callable[[Any, str], ListeningEndpoint] = ListeningEndpoint,
 ) -> list[ListeningEndpoint]:
     """Return the endpoints of a setting, in its order.
 
     :param setting: the field, which has one endpoint, several, or none.
+    :param make: returns the endpoint of a description.
     :raises SettingError: if one is malformed, has a port that does not exist, or needs a package
         or a file that is missing.
     """
@@ -39,7 +43,7 @@ def listening_endpoints(
             raise SettingError(f"{label} {description}: there is no port {port[1]}")
     return [
         _parse(
-            lambda text: ListeningEndpoint(reactor, text),
+            lambda text: make(reactor, text),
             description,
             label,
             _listening_suggestion,

@@ -12,7 +12,6 @@ from twisted.application.service import IService
 
 from natproxy.daemon.clock import use_monotonic_time
 from natproxy.daemon.descriptors import attainable, file_server_capacity, observers_for
-from natproxy.daemon.endpoints import listening_endpoints
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.fileserver_observation import FileServerObservation
 from natproxy.daemon.options import DaemonOptions, parameters_of
@@ -29,7 +28,14 @@ from natproxy.daemon.parts import (
     prepare_trusted_proxies,
 )
 from natproxy.daemon.reload import LiveSettings, Reloader
-from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
+from natproxy.daemon.service import (
+    DaemonService,
+    DrainingService,
+    TwistdService,
+    startup_errors,
+)
+from natproxy.daemon.workers.daemon import of_processes
+from natproxy.daemon.workers.share import ALONE, Share
 from natproxy.fileserver import digests
 from natproxy.fileserver.factory import (
     CONCURRENT_READS,
@@ -123,20 +129,35 @@ def make_file_server(
     config: FileServerConfig,
     descriptors: int | None = None,
     served: ServedDirectory | None = None,
-) -> DrainingService:
+) -> DaemonService:
     """Return the file server of a config, without a log and signal handlers.
 
     :param reactor: its clock is changed; see `use_monotonic_time`.
-    :param descriptors: that it may use; by default, all that the process may have.
+    :param descriptors: that a process may use; by default, all that it may have.
     :param served: the directory, if the caller has opened it; see `open_directory`.
     :raises SettingError: if an endpoint is malformed, or the directory cannot be served.
     """
-    endpoints = listening_endpoints(reactor, config)
+    server = make_file_server_process(reactor, config, descriptors, served)
+    return of_processes(reactor, server, config, "fileserver")
+
+
+def make_file_server_process(
+    reactor: Any,
+    config: FileServerConfig,
+    descriptors: int | None = None,
+    served: ServedDirectory | None = None,
+    share: Share = ALONE,
+) -> DrainingService:
+    """Return the file server of a config in one process; see `make_file_server`.
+
+    :param share: the part of the daemon that the process is.
+    """
+    endpoints = share.listening(reactor, config)
     served = open_directory(config) if served is None else served
     use_monotonic_time(reactor)
     descriptors = attainable() if descriptors is None else descriptors
     observers = observers_for(config, descriptors)
-    capacity = file_server_capacity(descriptors, observers)
+    capacity = file_server_capacity(descriptors - share.inherited, observers)
     # Each has threads of its own: slow or blocked work of one kind does not delay the others.
     reads = Reads(Threads(reactor, CONCURRENT_READS, "reads"), reactor)
     listings = Threads(reactor, LISTING_THREADS, "listings")
@@ -163,16 +184,17 @@ def make_file_server(
         start_failed=served.remove_created,
     )
     observation = FileServerObservation(reactor, server, config, "fileserver", observers)
+    observation.share = share
     server.companion = observation
     settings = LiveSettings(
         config,
         (
             partial(prepare_service, server),
-            partial(prepare_clients, factory, capacity, lambda _: 0),
+            partial(prepare_clients, factory, capacity, lambda _: 0, share.workers),
             partial(prepare_rules, factory),
             partial(prepare_hiding, served.directory),
             partial(prepare_trusted_proxies, factory),
-            partial(prepare_limits, LimitGate(factory)),
+            partial(prepare_limits, LimitGate(factory), share.workers),
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_file_server_timeouts, factory),
             partial(prepare_tokens, factory),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from natproxy.daemon.observation import Observation
+from natproxy.daemon.service import DrainingService
 from natproxy.fileserver.factory import FileServerFactory
 from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.metrics.fileserver import FileServerMetrics
@@ -32,6 +33,7 @@ class FileServerObservation(Observation):
 
     @property
     def _factory(self) -> FileServerFactory:
+        assert isinstance(self.daemon, DrainingService)
         factory = self.daemon.factory
         assert isinstance(factory, FileServerFactory)
         return factory

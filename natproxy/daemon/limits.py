@@ -81,6 +81,22 @@ class LimitTables(Rule[LimitSettings]):
         }
 
 
+def divided(limits: ScopeLimits, workers: int) -> ScopeLimits:
+    """Return the limits of one of several processes: a share of each, rounded up.
+
+    Together, the processes never exceed a limit by more than their number less one. A rate of
+    commands is not rounded.
+    """
+    if workers == 1:
+        return limits
+    shares: dict[str, Any] = {
+        name: limit / workers if isinstance(limit, float) else -(-limit // workers)
+        for name, limit in limits._asdict().items()
+        if limit is not None
+    }
+    return ScopeLimits(**shares)
+
+
 def _scope(scope: str, table: object) -> ScopeLimits:
     if not isinstance(table, Mapping):
         raise ValueError(f"limits.{scope}: must be a table, such as commands = 100")

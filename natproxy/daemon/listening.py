@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
@@ -23,7 +23,7 @@ from twisted.internet.interfaces import (
     IReactorCore,
     IStreamServerEndpoint,
 )
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Protocol as Connection
 from twisted.protocols.policies import WrappingFactory
 from zope.interface import implementer
 
@@ -39,6 +39,14 @@ if TYPE_CHECKING:
 _BARE = re.compile(r"(tcp|tcp4|tcp6|unix|systemd):", re.IGNORECASE)
 
 _HEADER = "haproxy:"
+
+
+class Bound(Protocol):
+    """What listens: a port, or the sockets of several processes."""
+
+    def getHost(self) -> Any:
+        """Return the address, as ``IListeningPort`` does."""
+        ...
 
 
 @implementer(IStreamServerEndpoint)
@@ -61,12 +69,16 @@ class ListeningEndpoint:
             self._headers += 1
             description = description.removeprefix(_HEADER)
         self.tls: ServerTLS | None = None
+        self._parse(reactor, description)
+        self._is_bare = self.tls is not None or _BARE.match(description) is not None
+
+    def _parse(self, reactor: IReactorCore, description: str) -> None:
+        """Set what opens the socket, and the certificates."""
         self._socket: IStreamServerEndpoint
         if is_listening_tls(description):
             self._socket, self.tls = listening_tls(reactor, description)
         else:
             self._socket = serverFromString(reactor, description)
-        self._is_bare = self.tls is not None or _BARE.match(description) is not None
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Wrap the factory and open the socket; see ``IStreamServerEndpoint``."""
@@ -132,7 +144,7 @@ class ClosingFactory(WrappingFactory):
         return type(self.wrappedFactory).__name__
 
 
-class ClosingProtocol(Protocol):
+class ClosingProtocol(Connection):
     """Aborts its connection as soon as it is made."""
 
     def connectionMade(self) -> None:

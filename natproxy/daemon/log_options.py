@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from twisted.logger import LogLevel
+from twisted.logger import (
+    FilteringLogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    eventAsText,
+)
 
 from natproxy.daemon.config import DaemonConfig
-from natproxy.daemon.logfile import LEVEL, MIB, LogWriter, RotatingFile, Stream
+from natproxy.daemon.logfile import LEVEL, MIB, LogWriter, RotatingFile, Stream, format_time
 from natproxy.settings import SettingError
 
 STANDARD_OUTPUT = 1
+SHOWN_BRIEFLY = ("natproxy.proxy", "natproxy.daemon.service", "natproxy.daemon.signals")
+"""What ``natproxy up`` logs at the level info; of the rest it shows warnings."""
+
 BACKGROUND = "twistd.log"
 """The log of a daemon in the background by default; the name is that of ``twistd``."""
 
@@ -136,6 +145,23 @@ def check_access_log(config: DaemonConfig, twistd: Any = None) -> None:
             raise SettingError(f"{label}: a daemon in the background has no standard output")
     elif config.log is not None and os.path.abspath(path) == os.path.abspath(config.log):
         raise SettingError(f"{label}: is the file of the log ({config.label('log')}) as well")
+
+
+def brief_writer(descriptor: int) -> LogWriter:
+    """Return what writes the log of ``natproxy up`` to a stream."""
+    return LogWriter(Stream(descriptor), formatted=_brief_line)
+
+
+def brief_observer(writer: LogWriter) -> FilteringLogObserver:
+    """Return an observer that passes the events to a writer which ``natproxy up`` shows."""
+    levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
+    for namespace in SHOWN_BRIEFLY:
+        levels.setLogLevelForNamespace(namespace, LogLevel.info)
+    return FilteringLogObserver(writer, [levels])
+
+
+def _brief_line(event: LogEvent) -> str:
+    return eventAsText(event, includeSystem=False, formatTime=format_time) + "\n"
 
 
 def _in_foreground(twistd: Any) -> bool:

@@ -150,6 +150,11 @@ class LogWriter:
         with self._lock:
             self._write(self._taken())
 
+    def write_lines(self, lines: bytes) -> None:
+        """Write whole lines that another process has formatted."""
+        with self._lock:
+            self._write([*self._taken(), lines.decode("utf-8", "backslashreplace")])
+
     def _due(self) -> None:
         self._scheduled = False
         self.flush()

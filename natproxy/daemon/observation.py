@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -33,7 +33,7 @@ from natproxy.daemon.access_file import AccessFile
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import Observers
 from natproxy.daemon.endpoints import listening_endpoints
-from natproxy.daemon.listening import address_text
+from natproxy.daemon.listening import ListeningEndpoint, address_text
 from natproxy.daemon.logfile import RotatingFile, Stream
 from natproxy.daemon.observers import ObserverFactory
 from natproxy.daemon.places import (
@@ -47,13 +47,17 @@ from natproxy.daemon.places import (
     remove_stale,
 )
 from natproxy.daemon.reload import Effect
-from natproxy.daemon.service import DrainingService, Phase, StartupError, open_ports
+from natproxy.daemon.service import DaemonService, DrainingService, Phase, StartupError, open_ports
+from natproxy.daemon.workers.share import ALONE
 from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.records.places import NONE
 from natproxy.records.record import Origin, format_time, microseconds_of
 from natproxy.server.access_log import AccessLog
 from natproxy.server.command_log import CommandLines
 from natproxy.server.threads import Threads
+
+if TYPE_CHECKING:
+    from natproxy.control.json_resource import Context
 
 STANDARD_OUTPUT = "-"
 """The access log's path for standard output."""
@@ -74,6 +78,7 @@ class Observation(ABC):
     :param wall_clock: returns seconds since the epoch.
     :raises SettingError: if a setting is wrong.
     :ivar origin: the daemon's name, worker and boot; set by `open_ports`.
+    :ivar share: the part of the daemon that the process is.
     :ivar control: path of the control socket; ``None`` if there is none.
     :ivar endpoints: of the parts that it shows, in addition to the daemon's.
     :ivar access: the file of the access log; ``None`` if there is none.
@@ -88,7 +93,7 @@ class Observation(ABC):
     def __init__(
         self,
         reactor: Any,
-        daemon: DrainingService,
+        daemon: DaemonService,
         config: DaemonConfig,
         kind: str,
         observers: Observers,
@@ -101,6 +106,7 @@ class Observation(ABC):
         self.environ = os.environ if environ is None else environ
         self.wall_clock = wall_clock
         self.origin = Origin("", 0, "")
+        self.share = ALONE
         self.control: str | None = None
         self.metrics: DaemonMetrics | None = None
         self.access: AccessFile | None = None
@@ -134,16 +140,26 @@ class Observation(ABC):
 
     def open_ports(self) -> None:
         """Open the web endpoints; see `Companion`."""
-        name = name_of(self.config, self._kind, self.daemon.ports)
-        self.origin = Origin(name, 0, secrets.token_hex(8))
+        self.origin = self.make_origin()
         if self.config.control != NONE or self._web_endpoints:
             # Now: the user that the daemon is about to run as may not be able to read the program.
             import natproxy.metrics.resource
             import natproxy.web.site  # noqa: F401
 
             self.metrics = self.make_metrics()
-            self.metrics.certificate_expiry = self._certificate_expiry
+            if self.metrics is not None:
+                self.metrics.certificate_expiry = self._certificate_expiry
         self._web_ports = open_ports(self._web_endpoints, self._visitors, self.config.label("web"))
+
+    def make_origin(self) -> Origin:
+        """Return the origin of the process; the ports of the daemon are open."""
+        name = name_of(self.config, self._kind, self.daemon.ports)
+        return Origin(name, self.share.number, self.share.boot or secrets.token_hex(8))
+
+    @property
+    def web_endpoints(self) -> list[ListeningEndpoint]:
+        """Where the page is served."""
+        return self._web_endpoints
 
     def start(self) -> None:
         """Open the control socket and other files, and serve what is observed; see `Companion`.
@@ -152,23 +168,29 @@ class Observation(ABC):
         """
         if self.config.control != NONE:
             self._open_control()
-        self._log_commands()
+        self.log_commands()
         self.open_files()
         if self._control_port is None and not self._web_ports:
             return
         if self.metrics is not None:
             self.metrics.startService()
         from natproxy.control.json_resource import Context
+
+        self.serve(Context(self.observed(), self.reactor, self.wall_clock))
+        if self._control_port is not None:
+            self._log.info("control socket: {path}", path=self.control)
+        if self._web_ports:
+            self._log.info("web endpoint: {addresses}", addresses=", ".join(self.web()))
+
+    def serve(self, context: Context) -> None:
+        """Serve the resources on the ports that are open."""
         from natproxy.control.site import control_site
         from natproxy.web.site import web_site
 
-        context = Context(self.observed(), self.reactor, self.wall_clock)
         if self._control_port is not None:
             self._controllers.serve(control_site(context))
-            self._log.info("control socket: {path}", path=self.control)
         if self._web_ports:
             self._visitors.serve(web_site(context, self.config.web_hosts))
-            self._log.info("web endpoint: {addresses}", addresses=", ".join(self.web()))
 
     async def stop(self) -> None:
         """Close everything, the control socket last; see `Companion`."""
@@ -205,7 +227,7 @@ class Observation(ABC):
             self.access.reopen()
         return self.access is not None
 
-    def _log_commands(self) -> None:
+    def log_commands(self) -> None:
         """Log the ends of commands as they are taken: as events, or for less as lines.
 
         :raises StartupError: as `_open_access_log`.
@@ -252,8 +274,8 @@ class Observation(ABC):
         """Open what this kind of daemon has besides."""
 
     @abstractmethod
-    def make_metrics(self) -> DaemonMetrics:
-        """Return the metrics of the daemon; they are counted from now on."""
+    def make_metrics(self) -> DaemonMetrics | None:
+        """Return the metrics of the daemon, which are counted from now on; `None` if others do."""
 
     def cancel_start(self) -> None:
         """Close all ports: the daemon cannot start; see `Companion`."""
@@ -271,7 +293,7 @@ class Observation(ABC):
         """Return what the resources show."""
         from natproxy.metrics.resource import metrics_resource
 
-        return Observed(
+        observed = Observed(
             self.shown_kind,
             self.origin,
             self.status,
@@ -280,6 +302,27 @@ class Observation(ABC):
             metrics=None if self.metrics is None else metrics_resource(self.metrics),
             reload=self._reload,
         )
+        if self.share.workers > 1 and self.metrics is not None:
+            observed.counted = partial(self._counted, self.metrics)
+        return observed
+
+    def _counted(self, metrics: DaemonMetrics) -> Deferred[dict[str, Any]]:
+        """Return what a worker has counted, for its master."""
+        from natproxy.metrics.merged import families_json
+        from natproxy.metrics.process import process_families
+
+        def counted(_: object) -> dict[str, Any]:
+            families = [
+                *metrics.families(),
+                *process_families(metrics.prefix, self.origin.worker),
+            ]
+            return {
+                "boot": self.origin.boot,
+                "families": families_json(families),
+                **self._counters(),
+            }
+
+        return metrics.refresh().addCallback(counted)
 
     def _reload(self, cause: str, dry_run: bool) -> Deferred[dict[str, Any]]:
         reloading = self.daemon.reload(cause, dry_run)
@@ -299,12 +342,17 @@ class Observation(ABC):
             "uptime": round(self.reactor.seconds() - self._begin, 6),
             "listen": list(daemon.addresses),
             "draining": daemon.phase in (Phase.DRAINING, Phase.STOPPED),
-            "clients": len(daemon.factory.connections),
+            "clients": self.clients(),
             **self._counters(),
             "access_log": None if self.access is None else self.access.status(),
             "control": self.control,
             "web": self.web(),
         }
+
+    def clients(self) -> int:
+        """Return how many clients are connected."""
+        daemon = self.daemon
+        return len(daemon.factory.connections) if isinstance(daemon, DrainingService) else 0
 
     def _counters(self) -> dict[str, Any]:
         """Return the members that the metrics have: commands, and the rest as ``counters``."""

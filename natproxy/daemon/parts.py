@@ -20,6 +20,7 @@ from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import Capacity, clients_for
 from natproxy.daemon.endpoints import upstream_endpoint
 from natproxy.daemon.fileserver_config import FileServerConfig
+from natproxy.daemon.limits import divided
 from natproxy.daemon.listening import ListeningEndpoint
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.reload import Effect
@@ -54,17 +55,20 @@ def prepare_clients(
     factory: CommandFactory,
     capacity: Capacity,
     share: Callable[[int], int],
+    workers: int,
     config: ProxyConfig | FileServerConfig,
 ) -> Effect:
     """Prepare the limits of the number of clients, and of how slow they may be.
 
     :param capacity: what there are descriptors for.
+    :param workers: by which the limits are divided.
     :param share: returns the clients of one host by default, for a number of clients in all.
     """
 
     def apply() -> None:
-        clients, per_host = clients_for(config, capacity), config.max_clients_per_host
-        factory.admission.limit(clients, share(clients) if per_host is None else per_host)
+        clients, per_host = clients_for(config, capacity, workers), config.max_clients_per_host
+        of_host = share(clients) if per_host is None else -(-per_host // workers)
+        factory.admission.limit(clients, of_host)
         factory.first_commands.change(config.first_command_timeout)
         factory.minimum_rate.rate = config.min_rate
 
@@ -87,9 +91,13 @@ def prepare_trusted_proxies(factory: CommandFactory, config: DaemonConfig) -> Ef
     return apply
 
 
-def prepare_limits(gate: LimitGate, config: DaemonConfig) -> Effect:
-    """Prepare how much clients may take."""
-    return lambda: gate.set(*config.limits, config.max_delay)
+def prepare_limits(gate: LimitGate, workers: int, config: DaemonConfig) -> Effect:
+    """Prepare how much clients may take.
+
+    :param workers: by which the limits are divided.
+    """
+    client, identity, total = (divided(scope, workers) for scope in config.limits)
+    return lambda: gate.set(client, identity, total, config.max_delay)
 
 
 def prepare_relays(

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IListeningPort
 
 from natproxy.daemon.config import DaemonConfig
+from natproxy.daemon.listening import Bound
 from natproxy.records.places import (
     LOCK_SUFFIX,
     LONGEST_PATH,
@@ -36,7 +36,7 @@ LONGEST_LOCK = 32
 """Bytes of a lock file at most: a process number, or what a crash of the system has left of it."""
 
 
-def name_of(config: DaemonConfig, kind: str, ports: Sequence[IListeningPort]) -> str:
+def name_of(config: DaemonConfig, kind: str, ports: Sequence[Bound]) -> str:
     """Return the name of a daemon that listens.
 
     :param kind: a key of `natproxy.records.places.PREFIXES`.

@@ -10,7 +10,7 @@ from twisted.application.service import IService
 
 from natproxy.daemon.clock import use_monotonic_time
 from natproxy.daemon.descriptors import attainable, observers_for, proxy_capacity
-from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
+from natproxy.daemon.endpoints import upstream_endpoint
 from natproxy.daemon.options import DaemonOptions, parameters_of
 from natproxy.daemon.parts import (
     prepare_certificates,
@@ -27,7 +27,14 @@ from natproxy.daemon.parts import (
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.proxy_observation import ProxyObservation
 from natproxy.daemon.reload import LiveSettings, Reloader
-from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
+from natproxy.daemon.service import (
+    DaemonService,
+    DrainingService,
+    TwistdService,
+    startup_errors,
+)
+from natproxy.daemon.workers.daemon import of_processes
+from natproxy.daemon.workers.share import ALONE, Share
 from natproxy.proxy.endpoint import connector_for
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import Method, Relays
@@ -59,21 +66,37 @@ class Options(DaemonOptions):
 
 def make_proxy(
     reactor: Any, config: ProxyConfig, descriptors: int | None = None, kind: str = "proxy"
-) -> DrainingService:
+) -> DaemonService:
     """Return the proxy of a config, without a log and signal handlers.
 
     :param reactor: its clock is changed; see `use_monotonic_time`.
-    :param descriptors: that it may use; by default, all that the process may have.
+    :param descriptors: that a process may use; by default, all that it may have.
     :param kind: ``proxy`` or ``up``, for its default name.
     :raises SettingError: if an endpoint is malformed, or a file that is named cannot be used.
     """
-    endpoints = listening_endpoints(reactor, config)
+    proxy = make_proxy_process(reactor, config, descriptors, kind)
+    return of_processes(reactor, proxy, config, kind)
+
+
+def make_proxy_process(
+    reactor: Any,
+    config: ProxyConfig,
+    descriptors: int | None = None,
+    kind: str = "proxy",
+    share: Share = ALONE,
+) -> DrainingService:
+    """Return the proxy of a config in one process; see `make_proxy`.
+
+    :param share: the part of the daemon that the process is.
+    """
+    endpoints = share.listening(reactor, config)
     upstream = upstream_endpoint(reactor, config)
     use_monotonic_time(reactor)
     descriptors = attainable() if descriptors is None else descriptors
     observers = observers_for(config, descriptors)
-    capacity = proxy_capacity(descriptors, observers)
-    relays = Relays(reactor, splices=capacity.splices, pipes=capacity.pipes)
+    capacity = proxy_capacity(descriptors - share.inherited, observers)
+    pipes = -(-capacity.pipes // share.workers)
+    relays = Relays(reactor, splices=capacity.splices, pipes=pipes)
     connector = connector_for(config.upstream, upstream, reactor, config.connect_timeout)
     factory = ProxyFactory(reactor, connector, relays=relays)
     proxy = DrainingService(
@@ -85,15 +108,16 @@ def make_proxy(
         label=config.label("listen"),
     )
     observation = ProxyObservation(reactor, proxy, factory, config, kind, observers)
+    observation.share = share
     proxy.companion = observation
     settings = LiveSettings(
         config,
         (
             partial(prepare_service, proxy),
-            partial(prepare_clients, factory, capacity, share_of),
+            partial(prepare_clients, factory, capacity, share_of, share.workers),
             partial(prepare_rules, factory),
             partial(prepare_trusted_proxies, factory),
-            partial(prepare_limits, LimitGate(factory)),
+            partial(prepare_limits, LimitGate(factory), share.workers),
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_proxy_timeouts, factory),
             partial(prepare_upstream, factory, reactor),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 
 from natproxy.control.interfaces import History, Observed
@@ -20,6 +21,7 @@ from natproxy.daemon.observers import ObserverFactory
 from natproxy.daemon.places import PlaceError, prepare_journal
 from natproxy.daemon.proxy_config import ALL_NAMES, ProxyConfig
 from natproxy.daemon.service import DrainingService, StartupError, open_ports
+from natproxy.journal.files import Share
 from natproxy.metrics.proxy import ProxyMetrics, Recorders
 from natproxy.nat import Failed
 from natproxy.nat.ring import EventRing
@@ -30,7 +32,9 @@ from natproxy.server.access_log import AccessLog
 from natproxy.server.command_log import CommandLines
 
 if TYPE_CHECKING:
+    from natproxy.control.json_resource import Context
     from natproxy.journal.service import JournalService
+    from natproxy.web.merged_rates import WorkerRates
 
 
 class ProxyObservation(Observation):
@@ -54,6 +58,7 @@ class ProxyObservation(Observation):
     ) -> None:
         super().__init__(reactor, daemon, config, kind, observers, environ)
         self.journal: JournalService | None = None
+        self._rates: WorkerRates | None = None
         self._proxy_config = config
         self._factory = factory
         self._ring: EventRing | None = None
@@ -118,7 +123,8 @@ class ProxyObservation(Observation):
         :raises StartupError: if one that was configured cannot be opened.
         """
         if self._proxy_config.journal == NONE:
-            self._note_off()
+            if not self.origin.worker:
+                self._note_off()
         else:
             self._open_journal()
         if isinstance(self.metrics, ProxyMetrics):
@@ -135,6 +141,8 @@ class ProxyObservation(Observation):
         """Write the journal to its end, then close the rest."""
         if self.journal is not None:
             await self.journal.stopService()
+        if self._rates is not None:
+            self._rates.stop()
         ports, self._ident_ports = self._ident_ports, []
         for port in ports:
             await maybeDeferred(port.stopListening)
@@ -153,7 +161,31 @@ class ProxyObservation(Observation):
         observed.history = self._history(table)
         if isinstance(self.metrics, ProxyMetrics):
             observed.reconcile = self.metrics.reconcile
+        if self.share.workers > 1 and self.journal is not None:
+            observed.flush = partial(self._flush, self.journal)
         return observed
+
+    def _position(self, ring: EventRing) -> str:
+        """Return the place of the last event, after which a reader may continue."""
+        return f"{self.origin.worker}:{ring.next - 1}:{self.origin.boot}"
+
+    def serve(self, context: Context) -> None:
+        """Serve the resources; a worker has the rates for its master's page as well."""
+        if self.share.workers == 1:
+            super().serve(context)
+            return
+        from natproxy.control.resources import resources_of
+        from natproxy.control.site import control_site
+        from natproxy.web.merged_rates import WorkerRates
+
+        self._rates = WorkerRates(context)
+        resources = [*resources_of(context, actions=True), self._rates]
+        self._controllers.serve(control_site(context, resources))
+
+    @staticmethod
+    def _flush(journal: JournalService) -> Deferred[int]:
+        """Write the journal; return until when it is complete."""
+        return journal.flush().addCallback(lambda _: journal.complete_to)
 
     def status(self) -> dict[str, Any]:
         """Return the members of ``/v1/status``."""
@@ -163,6 +195,7 @@ class ProxyObservation(Observation):
             "upstream": self._proxy_config.upstream,
             "table": len(self._factory.table),
             "ring": None if ring is None else {"first": ring.first, "next": ring.next},
+            "position": None if ring is None else self._position(ring),
             "journal": None if journal is None else journal.status().json(),
         }
 
@@ -176,7 +209,12 @@ class ProxyObservation(Observation):
         from natproxy.journal.history import JournalHistory
 
         return JournalHistory(
-            self.reactor, journal, journal.directory, table, wall_clock=self.wall_clock
+            self.reactor,
+            journal,
+            journal.directory,
+            table,
+            wall_clock=self.wall_clock,
+            share=self._journal_share(),
         )
 
     def _open_journal(self) -> None:
@@ -198,7 +236,12 @@ class ProxyObservation(Observation):
                 config.journal_keep, config.journal_max_size, config.journal_names != NONE
             )
             journal = JournalService(
-                self.reactor, self._ring, path, settings, wall_clock=self.wall_clock
+                self.reactor,
+                self._ring,
+                path,
+                settings,
+                wall_clock=self.wall_clock,
+                share=self._journal_share(),
             )
             journal.startService()
         except (PlaceError, JournalError) as error:
@@ -213,6 +256,10 @@ class ProxyObservation(Observation):
         else:
             self.journal = journal
             self._log.info("journal: {path}", path=path)
+
+    def _journal_share(self) -> Share:
+        """Return which segments of the journal are those of this process."""
+        return Share(self.share.number, self.share.workers)
 
     def _note_off(self) -> None:
         """Record in the journal of an earlier run that the daemon runs without it."""

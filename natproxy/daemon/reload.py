@@ -124,6 +124,18 @@ class _Prepared(NamedTuple):
     effects: tuple[Effect, ...]
 
 
+class OtherProcesses(Protocol):
+    """Other processes of the daemons, which take the same settings."""
+
+    async def check(self, cause: str, configs: Sequence[Any]) -> Sequence[str]:
+        """Return what is wrong with the settings of each daemon there; nothing is changed."""
+        ...
+
+    async def change(self, cause: str, configs: Sequence[Any]) -> Sequence[str]:
+        """Put the settings into effect; return why that is not possible: nothing is changed."""
+        ...
+
+
 class LiveSettings(Generic[Config]):
     """The settings of a daemon, and the parts that take them. They take them at once.
 
@@ -132,11 +144,15 @@ class LiveSettings(Generic[Config]):
     :raises SettingError: if a part finds one that is wrong.
     :ivar config: what is in effect: the last values of fields that are reloadable, and the first
         ones of the others.
+    :ivar replaced: fields that are not reloadable, but take effect with the next processes of the
+        daemon, which a reload starts.
+    :ivar load: returns the settings of a reload; it may be called in a thread.
     """
 
     def __init__(self, config: Config, parts: Sequence[Part[Config]]) -> None:
         self.config = config
-        self._start = config
+        self.replaced: frozenset[str] = frozenset()
+        self.load: Callable[[], Config] = config.load_again
         self._parts = parts
         for effect in _prepare(parts, config):
             effect()
@@ -148,8 +164,8 @@ class LiveSettings(Generic[Config]):
 
         :raises SettingError: if the sources or a part have errors.
         """
-        new = self._start.load_again()
-        differing = diff(self.config, new)
+        new = self.load()
+        differing = self._difference(new)
         # A part never sees the new value of a field that only a restart changes.
         kept: dict[str, Any] = {name: getattr(self.config, name) for name in differing.fixed}
         sources = {**new.sources, **{name: self.config.source(name) for name in kept}}
@@ -160,6 +176,12 @@ class LiveSettings(Generic[Config]):
             tuple(_prepare(self._parts, config)),
         )
 
+    def _difference(self, new: Config) -> Difference:
+        reloadable, fixed = diff(self.config, new)
+        replaced = tuple(name for name in fixed if name in self.replaced)
+        kept = tuple(name for name in fixed if name not in self.replaced)
+        return Difference(reloadable + replaced, kept)
+
 
 class Reloader:
     """Reloads the settings of the daemons of this process, of all of them or of none.
@@ -168,6 +190,8 @@ class Reloader:
     :param in_thread: where files are read.
     :param settings: of each daemon.
     :ivar settings: likewise.
+    :ivar others: the other processes of the daemons; ``None`` if there are none.
+    :ivar reports: whether results are logged.
     """
 
     _log = Logger()
@@ -176,6 +200,8 @@ class Reloader:
         self, clock: IReactorTime, in_thread: InThread, *settings: LiveSettings[Any]
     ) -> None:
         self.settings = settings
+        self.others: OtherProcesses | None = None
+        self.reports = True
         self._clock = clock
         self._in_thread = in_thread
         self._lock = DeferredLock()
@@ -208,6 +234,11 @@ class Reloader:
             except Exception:
                 self._log.failure("cannot reload the settings")
                 errors.append(UNEXPECTED)
+        configs = [one.config for one in prepared]
+        if self.others is not None and not errors:
+            errors += await self.others.check(cause, configs)
+            if not dry_run and not errors:
+                errors += await self.others.change(cause, configs)
         if errors:
             # Both daemons of a process may report the same file.
             result = Result(errors=tuple(dict.fromkeys(errors)))
@@ -237,6 +268,8 @@ class Reloader:
                 self._log.failure("cannot put a setting into effect")
 
     def _report(self, cause: str, result: Result) -> None:
+        if not self.reports:
+            return
         if result.errors:
             self._log.error(
                 "{cause}: the settings are not reloaded, nothing has changed: {errors}",

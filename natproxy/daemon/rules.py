@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 
@@ -18,6 +19,13 @@ SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 """Bytes of the units of a `Size`."""
+
+
+AUTO = "auto"
+"""A `WorkerNumber`: one process for each core that the daemon may use."""
+
+MOST_WORKERS = 256
+"""Processes of one daemon."""
 
 
 class TimeSpan(Rule[float]):
@@ -73,6 +81,30 @@ class Size(Rule[int]):
     def show(self, value: int) -> str:
         """Return a size with its largest unit that divides it: ``"10G"``; see `Rule`."""
         return _shown_quantity(value, SIZES)
+
+
+class WorkerNumber(Rule["int | str"]):
+    """A number of processes, or `AUTO`."""
+
+    unit = "processes, or auto"
+
+    def parse(self, text: str) -> int | str:
+        """Convert ASCII digits, or return `AUTO`; see `Rule`."""
+        digits = text.isascii() and text.isdigit() and len(text) < 10
+        return self.check(int(text) if digits else text)
+
+    def check(self, value: object) -> int | str:
+        """Return a number in the range, or `AUTO`; see `Rule`."""
+        if value == AUTO or (type(value) is int and 1 <= value <= MOST_WORKERS):
+            return value
+        raise ValueError(f"must be a number from 1 to {MOST_WORKERS}, or auto")
+
+
+def worker_count(workers: int | str) -> int:
+    """Return the number of processes of a `WorkerNumber`: for `AUTO`, the cores it may use."""
+    if isinstance(workers, int):
+        return workers
+    return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
 class AccessRules(Rule[tuple[AccessRule, ...]]):

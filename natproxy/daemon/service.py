@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 
 from natproxy import __version__
 from natproxy.daemon.descriptors import raise_limit
-from natproxy.daemon.listening import ListeningEndpoint, address_text
+from natproxy.daemon.listening import Bound, ListeningEndpoint, address_text
 from natproxy.daemon.log_options import LogChoice
 from natproxy.daemon.reload import Reloader, Result
 from natproxy.daemon.signals import MaintenanceSignals, SignalledReactor, TerminationSignals
@@ -114,20 +114,15 @@ class Companion(Protocol):
         ...
 
 
-class DrainingService(Service):
-    """Listens on endpoints, and lets clients finish when it is stopped.
+class DaemonService(Service):
+    """A daemon, in this process or in several.
 
-    :param endpoints: where to listen.
-    :param factory: makes the connections.
+    :param endpoints: where it listens.
     :param drain: seconds that commands in flight may take when it stops.
-    :param clock: for the time to drain.
-    :param details: what runs, for the line that is logged at the start.
-    :param label: what chooses where to listen (``--listen``), for the error if that fails.
-    :param start_failed: called if it cannot listen.
-    :ivar drain: as the parameter.
+    :ivar drain: as the parameter; ``None`` for any time.
     :ivar endpoints: likewise.
     :ivar announced: whether the start is logged.
-    :ivar ports: the listening ports, in the order of the endpoints.
+    :ivar ports: what listens, in the order of the endpoints.
     :ivar addresses: those of the ports, as texts; they stay when it has stopped listening.
     :ivar phase: what it does now.
     :ivar companion: started after it listens, and stopped when the last client has finished.
@@ -137,6 +132,60 @@ class DrainingService(Service):
     """
 
     _log = Logger()
+
+    def __init__(self, endpoints: Sequence[ListeningEndpoint], drain: float | None) -> None:
+        self.ports: Sequence[Bound] = []
+        self.drain = drain
+        self.announced = True
+        self.addresses: tuple[str, ...] = ()
+        self.phase = Phase.STARTING
+        self.companion: Companion | None = None
+        self.log = LogChoice()
+        self.reloader: Reloader | None = None
+        self.end: Callable[[str], object] = lambda cause: None
+        self.endpoints = endpoints
+
+    def use_log(self, log: LogChoice) -> None:
+        """Set where it logs, before it starts."""
+        self.log = log
+
+    def abort(self) -> None:
+        """Abort the connections that are left."""
+        raise NotImplementedError
+
+    def reload(self, cause: str, dry_run: bool = False) -> Deferred[Result]:
+        """Read the settings again; see `Reloader.reload`.
+
+        :return: fires with the result; it has an error if the daemon stops.
+        """
+        if self.reloader is None or self.phase in (Phase.DRAINING, Phase.STOPPED):
+            reason = "has no settings" if self.reloader is None else f"is {self.phase.value}"
+            result = Result(errors=(f"the daemon {reason}",))
+            self._log.warn("{cause}: {reason}", cause=cause, reason=result.errors[0])
+            return succeed(result)
+        return self.reload_now(cause, dry_run)
+
+    def reload_now(self, cause: str, dry_run: bool) -> Deferred[Result]:
+        """Read the settings again: the daemon has some, and does not stop."""
+        assert self.reloader is not None
+        return self.reloader.reload(cause, dry_run)
+
+    def reopen_logs(self) -> bool:
+        """Open the companion's log files again; return whether it has one."""
+        return self.companion is not None and self.companion.reopen_logs()
+
+
+class DrainingService(DaemonService):
+    """Listens on endpoints, and lets clients finish when it is stopped.
+
+    :param endpoints: where to listen.
+    :param factory: makes the connections.
+    :param drain: seconds that commands in flight may take when it stops.
+    :param clock: for the time to drain.
+    :param details: what runs, for the line that is logged at the start.
+    :param label: what chooses where to listen (``--listen``), for the error if that fails.
+    :param start_failed: called if it cannot listen.
+    """
 
     def __init__(
         self,
@@ -149,21 +198,13 @@ class DrainingService(Service):
         label: str = "--listen",
         start_failed: Callable[[], object] = lambda: None,
     ) -> None:
+        super().__init__(endpoints, drain)
         self.factory = factory
-        self.ports: list[IListeningPort] = []
-        self.drain = drain
-        self.announced = True
-        self.addresses: tuple[str, ...] = ()
-        self.phase = Phase.STARTING
-        self.companion: Companion | None = None
-        self.log = LogChoice()
-        self.reloader: Reloader | None = None
-        self.end: Callable[[str], object] = lambda cause: None
-        self.endpoints = endpoints
+        self.details = details
+        self.start_failed = start_failed
+        self._open: list[IListeningPort] = []
         self._clock = clock
-        self._details = details
         self._label = label
-        self._start_failed = start_failed
 
     def privilegedStartService(self) -> None:
         """Raise the limit of descriptors and listen; the process may have privileges now.
@@ -174,7 +215,7 @@ class DrainingService(Service):
         raise_limit()
         sys.setswitchinterval(SWITCH_INTERVAL)
         try:
-            self.ports = open_ports(self.endpoints, self.factory, self._label)
+            self.ports = self._open = open_ports(self.endpoints, self.factory, self._label)
             self.addresses = tuple(address_text(port.getHost()) for port in self.ports)
             if self.companion is not None:
                 self.companion.open_ports()
@@ -201,9 +242,9 @@ class DrainingService(Service):
                 raise
 
     def _cancel_start(self) -> None:
-        self._start_failed()
+        self.start_failed()
         self.phase = Phase.STOPPED
-        ports, self.ports = self.ports, []
+        ports = self._closed_ports()
         for port in ports:
             port.stopListening()
         if self.companion is not None:
@@ -219,24 +260,35 @@ class DrainingService(Service):
 
     async def _stop(self) -> None:
         self.phase = Phase.DRAINING
-        ports, self.ports = self.ports, []
+        ports = self._closed_ports()
         closed = gatherResults([maybeDeferred(port.stopListening) for port in ports])
-        time_out = self._clock.callLater(self.drain, self.abort)
+        drain = self.drain
+        time_out = None if drain is None else self._clock.callLater(drain, self.abort)
         if self.factory.connections:
             count = len(self.factory.connections)
             self._log.info(
-                "draining {count} {connections} for up to {seconds:g} s",
+                "draining {count} {connections} {time}",
                 count=count,
                 connections="connection" if count == 1 else "connections",
-                seconds=self.drain,
+                time="for any time" if drain is None else f"for up to {drain:g} s",
             )
         await self.factory.drain()
-        if time_out.active():
+        if time_out is not None and time_out.active():
             time_out.cancel()
         await closed
         if self.companion is not None:
             await self.companion.stop()
         self.phase = Phase.STOPPED
+
+    def retire(self) -> Deferred[None]:
+        """Stop listening, and serve the clients that are connected for as long as they stay.
+
+        :return: fires when no client is connected. The service still has to be stopped.
+        """
+        self.phase = Phase.DRAINING
+        for port in self._closed_ports():
+            port.stopListening()
+        return self.factory.emptied()
 
     def _log_start(self) -> None:
         admission = self.factory.admission
@@ -244,7 +296,7 @@ class DrainingService(Service):
             "natproxy {version}: {details} listens on {addresses}; clients at once: {clients},"
             " of one host: {per_host}",
             version=__version__,
-            details=self._details,
+            details=self.details,
             addresses=", ".join(self.addresses),
             clients=admission.clients,
             per_host=admission.per_host or "no limit",
@@ -254,21 +306,11 @@ class DrainingService(Service):
         """Abort the connections that are left."""
         self.factory.abort()
 
-    def reload(self, cause: str, dry_run: bool = False) -> Deferred[Result]:
-        """Read the settings again; see `Reloader.reload`.
-
-        :return: fires with the result; it has an error if the daemon stops.
-        """
-        if self.reloader is None or self.phase in (Phase.DRAINING, Phase.STOPPED):
-            reason = "has no settings" if self.reloader is None else f"is {self.phase.value}"
-            result = Result(errors=(f"the daemon {reason}",))
-            self._log.warn("{cause}: {reason}", cause=cause, reason=result.errors[0])
-            return succeed(result)
-        return self.reloader.reload(cause, dry_run)
-
-    def reopen_logs(self) -> bool:
-        """Open the companion's log files again; return whether it has one."""
-        return self.companion is not None and self.companion.reopen_logs()
+    def _closed_ports(self) -> list[IListeningPort]:
+        """Return the ports, for the caller to close them."""
+        ports, self._open = self._open, []
+        self.ports = []
+        return ports
 
 
 class TwistdService(MultiService):
@@ -281,7 +323,7 @@ class TwistdService(MultiService):
 
     def __init__(
         self,
-        daemon: DrainingService,
+        daemon: DaemonService,
         reactor: SignalledReactor,
         log: LogChoice | None = None,
     ) -> None:
@@ -292,7 +334,7 @@ class TwistdService(MultiService):
         daemon.end = termination.stop
         file = None
         if log is not None:
-            daemon.log = log
+            daemon.use_log(log)
             log.delay_commands(reactor)
             file = log.file
         self._maintenance = MaintenanceSignals(
@@ -331,7 +373,7 @@ def _written_on_terminal() -> Iterator[None]:
 
 
 def make_application(
-    name: str, daemon: DrainingService, reactor: SignalledReactor, log: LogChoice
+    name: str, daemon: DaemonService, reactor: SignalledReactor, log: LogChoice
 ) -> Componentized:
     """Return a daemon as an application file (``.tac``) defines it.
 

@@ -16,29 +16,23 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.logger import (
-    FilteringLogObserver,
-    LogEvent,
-    LogLevel,
-    LogLevelFilterPredicate,
-    eventAsText,
-    globalLogBeginner,
-)
+from twisted.logger import globalLogBeginner
 
 from natproxy.daemon import fileserver
 from natproxy.daemon.descriptors import attainable
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.listening import address_text
-from natproxy.daemon.logfile import LogWriter, Stream, format_time
+from natproxy.daemon.log_options import brief_observer, brief_writer
+from natproxy.daemon.logfile import LogWriter
 from natproxy.daemon.observation import Observation
 from natproxy.daemon.proxy import make_proxy
 from natproxy.daemon.proxy_config import ProxyConfig
-from natproxy.daemon.reload import Reloader
-from natproxy.daemon.service import DrainingService, startup_errors
+from natproxy.daemon.service import DaemonService, startup_errors
 from natproxy.daemon.signals import MaintenanceSignals, TerminationSignals
+from natproxy.daemon.workers.master import MasterService
+from natproxy.daemon.workers.reload import reload_together
 from natproxy.protocol import listable, printable
 from natproxy.records.places import NONE
-from natproxy.server.threads import Threads
 from natproxy.settings import DEFAULT, OPTION, Found, SettingError, Source
 from natproxy.storage import LocalStorage
 
@@ -75,18 +69,21 @@ def run(
         `LISTEN`.
     :param fileserver_listen: endpoint of the file server.
     :param config: TOML file with the settings of both.
-    :param observation: options of the proxy: ``name``, ``control``, ``journal``, ``web``.
+    :param observation: options of the proxy: ``name``, ``control``, ``journal``, ``web``;
+        and of both daemons: ``workers``.
     :raises StartupError: if they can't be started.
     """
     if reactor is None:
         from twisted.internet import reactor
-    _log_to_stderr()
+    writer = _log_to_stderr()
     with startup_errors(PROGRAM):
-        server_config = _server_config(files, fileserver_listen, config)
-        proxy_config = _proxy_config(listen, config, observation or {})
+        observation = observation or {}
+        workers = observation.get("workers")
+        server_config = _server_config(files, fileserver_listen, config, workers)
+        proxy_config = _proxy_config(listen, config, observation)
         served = fileserver.open_directory(server_config)
         try:
-            server, proxy = _start(reactor, server_config, served, proxy_config)
+            server, proxy = _start(reactor, server_config, served, proxy_config, writer)
         except BaseException:
             served.remove_created()
             raise
@@ -113,18 +110,17 @@ def run(
     return 0
 
 
-def _reload_together(reactor: Any, server: DrainingService, proxy: DrainingService) -> None:
+def _reload_together(reactor: Any, server: DaemonService, proxy: DaemonService) -> None:
     """Make a reload of the proxy, which has the control socket, one of both daemons."""
-    assert server.reloader is not None
-    assert proxy.reloader is not None
-    settings = (*proxy.reloader.settings, *server.reloader.settings)
-    proxy.reloader = Reloader(reactor, Threads(reactor, 1, "reload"), *settings)
+    reload_together(reactor, proxy, server)
 
 
 def _server_config(
-    files: str | None, fileserver_listen: str | None, file: str | None
+    files: str | None, fileserver_listen: str | None, file: str | None, workers: object
 ) -> FileServerConfig:
     options: dict[str, object] = {}
+    if workers is not None:
+        options["workers"] = workers
     if files is not None:
         options["files"] = files
     if fileserver_listen is not None:
@@ -157,7 +153,8 @@ def _start(
     server_config: FileServerConfig,
     served: fileserver.ServedDirectory,
     proxy_config: ProxyConfig,
-) -> tuple[DrainingService, DrainingService]:
+    writer: LogWriter,
+) -> tuple[DaemonService, DaemonService]:
     # One process, one limit of descriptors: each daemon may use half of them.
     descriptors = attainable() // 2
     server = fileserver.make_file_server(reactor, server_config, descriptors, served)
@@ -169,26 +166,26 @@ def _start(
             f"{label} {server.endpoints[0].description}: the proxy of 'natproxy up' connects to its"
             " file server without TLS; write tcp: or unix:"
         )
+    _use_log(server, writer)
     server.startService()
     upstream = _client_endpoint(server.ports[0].getHost())
     proxy = make_proxy(reactor, proxy_config.override(upstream=upstream), descriptors, "up")
     proxy.announced = False
+    _use_log(proxy, writer)
     proxy.startService()
     return server, proxy
 
 
-def _log_to_stderr() -> None:
-    levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
-    for namespace in ("natproxy.proxy", "natproxy.daemon.service", "natproxy.daemon.signals"):
-        levels.setLogLevelForNamespace(namespace, LogLevel.info)
-    writer = LogWriter(Stream(STANDARD_ERROR), formatted=_line)
-    globalLogBeginner.beginLoggingTo(
-        [FilteringLogObserver(writer, [levels])], redirectStandardIO=False
-    )
+def _log_to_stderr() -> LogWriter:
+    """Begin to log; return what writes the log."""
+    writer = brief_writer(STANDARD_ERROR)
+    globalLogBeginner.beginLoggingTo([brief_observer(writer)], redirectStandardIO=False)
+    return writer
 
 
-def _line(event: LogEvent) -> str:
-    return eventAsText(event, includeSystem=False, formatTime=format_time) + "\n"
+def _use_log(daemon: DaemonService, writer: LogWriter) -> None:
+    if isinstance(daemon, MasterService):
+        daemon.use_brief_log(writer)
 
 
 def _client_endpoint(address: object) -> str:
@@ -201,8 +198,8 @@ def _client_endpoint(address: object) -> str:
 
 def _welcome(
     served: fileserver.ServedDirectory,
-    server: DrainingService,
-    proxy: DrainingService,
+    server: DaemonService,
+    proxy: DaemonService,
     control: str | None,
 ) -> str:
     names = [name for name in served.directory.top_files().names if listable(name)]
@@ -241,7 +238,7 @@ def _program() -> str:
     return shlex.quote(sys.argv[0])
 
 
-def _pages(proxy: DrainingService) -> list[str]:
+def _pages(proxy: DaemonService) -> list[str]:
     """Return where a browser on this host finds the page: URLs, and paths of UNIX sockets."""
     companion = proxy.companion
     addresses = companion.web() if isinstance(companion, Observation) else []
@@ -262,7 +259,7 @@ def _control_option(configured: str | None, path: str) -> str:
     return "" if configured is None else f" --control {shlex.quote(path)}"
 
 
-def _server_option(proxy: DrainingService) -> str:
+def _server_option(proxy: DaemonService) -> str:
     for port in proxy.ports:
         address = port.getHost()
         if isinstance(address, (IPv4Address, IPv6Address)):

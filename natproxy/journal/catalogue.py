@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from natproxy.journal.files import remove, segment_files
 from natproxy.journal.rows import GapRow, Step
-from natproxy.journal.schema import CATALOGUE, CATALOGUE_FILE, VERSION
+from natproxy.journal.schema import CATALOGUE, CATALOGUE_FILE, CATALOGUE_VERSION
 from natproxy.journal.segment import (
     BUSY,
     NewerSchema,
@@ -54,8 +54,8 @@ class Catalogue:
             with transaction(connection):
                 _delete(connection, info.file)
                 connection.execute(
-                    f"insert into segments values ({', '.join('?' * 15)})",  # noqa: S608
-                    info[:15],
+                    f"insert into segments values ({', '.join('?' * 16)})",  # noqa: S608
+                    info[:16],
                 )
                 connection.executemany(
                     "insert into gaps values (?, ?, ?, ?, ?, ?)",
@@ -116,13 +116,13 @@ class Catalogue:
         connection = sqlite3.connect(self._path, BUSY, isolation_level=None)
         try:
             version = connection.execute("pragma user_version").fetchone()[0]
-            if version != VERSION:
+            if version != CATALOGUE_VERSION:
                 if version:
                     raise sqlite3.DatabaseError("the catalogue has another version")
                 with transaction(connection):
                     for statement in statements(CATALOGUE):
                         connection.execute(statement)
-                    connection.execute(f"pragma user_version = {VERSION}")
+                    connection.execute(f"pragma user_version = {CATALOGUE_VERSION}")
         except BaseException:
             connection.close()
             raise
@@ -137,7 +137,7 @@ def read_catalogue(directory: str) -> list[SegmentInfo]:
     path = os.path.abspath(os.path.join(directory, CATALOGUE_FILE))
     try:
         with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", BUSY, uri=True)) as connection:
-            if connection.execute("pragma user_version").fetchone()[0] != VERSION:
+            if connection.execute("pragma user_version").fetchone()[0] != CATALOGUE_VERSION:
                 return []
             return _read(connection)
     except sqlite3.Error:
@@ -149,6 +149,11 @@ def sealed_info(path: str) -> SegmentInfo | None:
     try:
         with closing(connect(path)) as connection:
             check_version(connection, path)
+            if not connection.execute("select count(*) from meta where key = 'sealed'").fetchone()[
+                0
+            ]:
+                # To describe it, all of its entries would be read.
+                return None
             info = describe(connection, os.path.basename(path))
             in_wal_mode = connection.execute("pragma journal_mode").fetchone()[0] == "wal"
     except sqlite3.OperationalError:
@@ -173,7 +178,7 @@ def _read(connection: sqlite3.Connection) -> list[SegmentInfo]:
         SegmentInfo._make((*row, tuple(gaps.get(row[0], ())), tuple(steps.get(row[0], ()))))
         for row in connection.execute(
             "select file, proxy, worker, boot, part, boot_started, opened, complete_to, stopped,"
-            " sealed, min_started, max_ended, rows, bytes, former from segments"
+            " sealed, min_started, max_ended, rows, bytes, former, beside from segments"
             " order by opened, file"
         )
     ]

@@ -7,8 +7,8 @@ import time
 from typing import NamedTuple
 
 from natproxy.journal.catalogue import read_catalogue
-from natproxy.journal.directory import JournalError, unwritten_start
-from natproxy.journal.files import DAMAGED, SUFFIX, file_name
+from natproxy.journal.directory import JournalError, unwritten_starts
+from natproxy.journal.files import ALL, DAMAGED, SUFFIX, Share, file_name, worker_of
 from natproxy.journal.ports import LivePorts
 from natproxy.journal.reader import OPEN, Readers, SegmentReader, SegmentRemoved, UnreadableSegment
 from natproxy.journal.summary import Summary
@@ -33,14 +33,14 @@ class Contents(NamedTuple):
     :ivar segments: those that can be read.
     :ivar unreadable: the others.
     :ivar files: all of them.
-    :ivar unwritten: when a run of the daemon started that has not written a segment, in
-        microseconds since the epoch; ``None`` if there is none.
+    :ivar unwritten: the worker's number, and the time in microseconds since the epoch, of each
+        run that has started and has not written a segment.
     """
 
     segments: tuple[Summary, ...]
     unreadable: tuple[UnreadableSegment, ...]
     files: dict[str, Identity]
-    unwritten: int | None = None
+    unwritten: tuple[tuple[int, int], ...] = ()
 
 
 class Directory:
@@ -48,12 +48,20 @@ class Directory:
 
     :param path: of it.
     :param live: the ports of the segment that this process writes; ``None`` if it does not.
+    :param share: whose segments are read.
     :ivar path: likewise.
     :ivar live: likewise.
     :ivar readers: its open segments.
     """
 
-    def __init__(self, path: str, most: int = OPEN, live: LivePorts | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        most: int = OPEN,
+        live: LivePorts | None = None,
+        share: Share = ALL,
+    ) -> None:
+        self._share = share
         self.path = path
         self.live = live
         self.readers = Readers(path, most)
@@ -73,7 +81,9 @@ class Directory:
         try:
             with os.scandir(self.path) as entries:
                 for entry in entries:
-                    if entry.name.endswith((SUFFIX, SUFFIX + DAMAGED)):
+                    if entry.name.endswith((SUFFIX, SUFFIX + DAMAGED)) and self._share.owns(
+                        worker_of(entry.name)
+                    ):
                         try:
                             found.append((entry.name, identity(entry.stat())))
                         except FileNotFoundError:
@@ -98,7 +108,7 @@ class Directory:
         :raises JournalError: if the directory cannot be read.
         """
         # Before the files: it is there until the segment is.
-        unwritten = unwritten_start(self.path)
+        unwritten = tuple(unwritten_starts(self.path, self._share).items())
         files = self.files()
         if files.keys() - self._sealed.keys():
             self._sealed.update(_catalogued(self.path, files))

@@ -1,5 +1,11 @@
 """At which times a journal is complete: runs of the daemon, gaps, steps of the wall clock.
 
+A time is covered if it is by the record of every worker. Each number has a record of its own: the
+runs of the processes that had it, one after the other. After a run that stopped in order, and
+before the first one, no process had the number, so that there is nothing to record. One that was
+killed leaves a gap until the next process with its number starts, or until another one, which
+recovers its segments when no process has its number any more, has found that it has ended.
+
 Times are integers, microseconds since the epoch; an interval here includes both of its ends.
 """
 
@@ -11,7 +17,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from natproxy.journal.contents import Contents
-from natproxy.journal.files import DAMAGED, boot_of, opened_of
+from natproxy.journal.files import DAMAGED, boot_of, opened_of, worker_of
 from natproxy.journal.rows import ERASED, Row
 from natproxy.journal.schema import CAUSES
 from natproxy.journal.summary import BEGINNING, END, Summary
@@ -64,7 +70,8 @@ class Boot(NamedTuple):
     :ivar start: when it started.
     :ivar complete_to: the last moment at which its segments are complete.
     :ivar stopped: whether it stopped in order.
-    :ivar next_start: when the next one started; `END` if none did.
+    :ivar next_start: when the next one of its worker started, or it was found to have ended; `END`
+        if neither is known.
     :ivar parts: the numbers of the segments of each worker.
     :ivar steady: whether its clock was not set.
     """
@@ -129,14 +136,23 @@ class Coverage(Completeness):
             name: _shown([segment for chain in chains.values() for segment in chain])
             for name, chains in runs.items()
         }
-        starts = sorted(first for first, _ in shown.values())
+        # The runs of each worker's number.
+        self._lines: dict[int, list[str]] = {}
+        for name, chains in runs.items():
+            for worker in chains:
+                self._lines.setdefault(worker, []).append(name)
+        starts = {
+            worker: sorted(shown[name][0] for name in names)
+            for worker, names in self._lines.items()
+        }
         self.boots: dict[str, Boot] = {}
         # Until when the gaps of a segment last that have no end in it.
         self._ends: dict[str, int] = {}
         doubled: list[Span] = []
         gaps: list[Span] = []
         for name, chains in runs.items():
-            gaps += self._add(name, list(chains.values()), starts)
+            following = sorted(start for worker in chains for start in starts[worker])
+            gaps += self._add(name, list(chains.values()), following)
         for segment in contents.segments:
             for time, step, elapsed in segment.steps:
                 earliest = time - max(elapsed, UNNOTICED)
@@ -144,20 +160,19 @@ class Coverage(Completeness):
                     doubled.append(span(earliest, time - step, SET_BACK))
                 else:
                     gaps.append(span(earliest - step, time, SET_FORWARD))
-        latest = BEGINNING
-        for first, last in sorted(shown.values()):
-            if first < min(latest, last):
-                doubled.append(span(first, min(latest, last), SET_BACK_BETWEEN))
-            latest = max(latest, last)
+        beside = {segment.boot: segment.beside for segment in contents.segments if segment.beside}
+        for names in self._lines.values():
+            doubled += _set_back_between({name: shown[name] for name in names}, beside)
         if starts:
-            gaps.append(span(BEGINNING, starts[0] - 1, OLDEST))
+            gaps.append(span(BEGINNING, min(each[0] for each in starts.values()) - 1, OLDEST))
         elif not contents.unreadable:
             gaps.append(span(BEGINNING, END, EMPTY))
-        if contents.unwritten is not None:
-            following = bisect_left(starts, contents.unwritten)
-            end = starts[following] - 1 if following < len(starts) else END
-            if end >= contents.unwritten:
-                gaps.append(span(contents.unwritten, end, UNWRITTEN))
+        for worker, unwritten in contents.unwritten:
+            later = starts.get(worker, [])
+            place = bisect_left(later, unwritten)
+            end = later[place] - 1 if place < len(later) else END
+            if end >= unwritten:
+                gaps.append(span(unwritten, end, UNWRITTEN))
         gaps += self._missing_runs(contents)
         starts_of = {name: boot.start for name, boot in self.boots.items()}
         # First those that name a segment, which is missing as well.
@@ -165,7 +180,10 @@ class Coverage(Completeness):
         self.doubled = merged(sorted(doubled, key=lambda zone: zone[:2]))
 
     def _add(self, boot: str, chains: list[list[Summary]], starts: list[int]) -> Iterator[Span]:
-        """Note a run of the daemon, and return its gaps."""
+        """Note a run of the daemon, and return its gaps.
+
+        :param starts: those of the runs with the same numbers of workers.
+        """
         start = min(segment.boot_started for chain in chains for segment in chain)
         stopped = all(chain[-1].stopped is not None for chain in chains)
         ends = [max(chain[-1].complete_to, chain[-1].stopped or BEGINNING) for chain in chains]
@@ -174,6 +192,9 @@ class Coverage(Completeness):
         # A run that began before this end, because the clock was set back, is not the next one.
         following = bisect_left(starts, max(end, start + 1))
         next_start = starts[following] if following < len(starts) else END
+        found = [_found_ended(chain[-1]) for chain in chains]
+        if None not in found:
+            next_start = min(next_start, max(each for each in found if each is not None))
         steady = not any(segment.steps for chain in chains for segment in chain)
         parts = {chain[0].worker: [segment.part for segment in chain] for chain in chains}
         self.boots[boot] = Boot(start, end, stopped, next_start, parts, steady)
@@ -186,7 +207,11 @@ class Coverage(Completeness):
                     self._ends[segment.name] = end if stopped else next_start
                 yield from self._losses(segment)
         if not stopped:
-            yield _after(end, next_start)
+            yield _after(end, next_start, self._named(min(chains, key=_complete_to)[-1].worker))
+
+    def _named(self, worker: int) -> str:
+        """Return what precedes the cause of a gap that is that of one worker among several."""
+        return f"worker {worker}: " if len(self._lines) > 1 else ""
 
     def _missing_runs(self, contents: Contents) -> Iterator[Span]:
         """Return the times of runs whose last segment was deleted, and a later one was not."""
@@ -198,7 +223,7 @@ class Coverage(Completeness):
             ends = [
                 boot.complete_to
                 for boot in self.boots.values()
-                if boot.start < segment.boot_started
+                if boot.start < segment.boot_started and segment.worker in boot.parts
             ]
             named = opened_of(former)
             first = min(max(ends, default=BEGINNING) + 1, BEGINNING if named is None else named)
@@ -218,7 +243,8 @@ class Coverage(Completeness):
             if row.cause != ERASED if causes is None else row.cause in causes:
                 since = BEGINNING if row.since is None else row.since
                 until = self._ends[segment.name] if row.until is None else row.until
-                spans.append(span(since, max(since, until), CAUSES.get(row.cause, row.cause)))
+                cause = f"{self._named(segment.worker)}{CAUSES.get(row.cause, row.cause)}"
+                spans.append(span(since, max(since, until), cause))
         return sorted(spans, key=lambda gap: gap[:2])
 
     def held(self, row: Row, segment: Summary) -> Held | None:
@@ -248,7 +274,7 @@ class Coverage(Completeness):
             # The journal was closed before the translation ended.
             end = span(boot.complete_to + 1, boot.next_start, CLOSED)
         else:
-            end = _after(boot.complete_to, boot.next_start)
+            end = _after(boot.complete_to, boot.next_start, self._named(segment.worker))
         return Held(max(row.started, boot.complete_to), boot.next_start, end.gap)
 
     def earliest(self, segment: Summary) -> int:
@@ -313,11 +339,48 @@ def _holes(chain: list[Summary], start: int) -> Iterator[Span]:
         yield span(start, max(start, last.complete_to), MISSING)
 
 
-def _after(end: int, next_start: int) -> Span:
-    """Return the gap that follows a run of the daemon that did not stop in order."""
+def _complete_to(chain: list[Summary]) -> int:
+    return chain[-1].complete_to
+
+
+def _found_ended(segment: Summary) -> int | None:
+    """Return when the run of a segment, which was killed, was found to have ended.
+
+    :return: ``None`` if that is not known: it was not, or the clock was set back meanwhile.
+    """
+    ends = [gap.until for gap in segment.gaps if gap.cause == "killed" and gap.until is not None]
+    return max((end for end in ends if end > segment.complete_to), default=None)
+
+
+def _set_back_between(
+    shown: dict[str, tuple[int, int]], beside: dict[str, tuple[str, ...]]
+) -> Iterator[Span]:
+    """Return the times that the clock showed in two runs, one after the other.
+
+    :param shown: the earliest and the latest time that it showed in each run.
+    :param beside: the runs that continued when another one started: with these it was not set.
+    """
+    latest = BEGINNING
+    ends: dict[str, int] = {}
+    for name, (first, last) in sorted(shown.items(), key=lambda item: item[1]):
+        before = latest
+        if name in beside:
+            others = (end for other, end in ends.items() if other not in beside[name])
+            before = max(others, default=BEGINNING)
+        if first < min(before, last):
+            yield span(first, min(before, last), SET_BACK_BETWEEN)
+        latest = max(latest, last)
+        ends[name] = last
+
+
+def _after(end: int, next_start: int, named: str = "") -> Span:
+    """Return the gap that follows a run of the daemon that did not stop in order.
+
+    :param named: precedes the cause.
+    """
     if next_start >= END:
-        return span(end + 1, END, NOT_YET)
-    return span(end + 1, next_start - 1, CAUSES["killed"])
+        return span(end + 1, END, f"{named}{NOT_YET}")
+    return span(end + 1, next_start - 1, f"{named}{CAUSES['killed']}")
 
 
 def _shown(segments: list[Summary]) -> tuple[int, int]:
@@ -338,7 +401,13 @@ def _unreadable(contents: Contents, starts: dict[str, int]) -> Iterator[Span]:
     """
     names = list(contents.files)
     for error in contents.unreadable:
-        following = names[names.index(error.name) + 1 :] if error.name in names else []
+        later = names[names.index(error.name) + 1 :] if error.name in names else []
+        worker = worker_of(error.name)
+        # What was set aside is a gap of the segment that was written then, too. So it ends with
+        # the next segment of any worker if no process has its number any more.
+        following = [name for name in later if worker_of(name) == worker] or (
+            later if error.name.endswith(DAMAGED) else []
+        )
         ends = [time for name in following if (time := opened_of(name)) is not None]
         first = opened_of(error.name)
         boot = boot_of(error.name)

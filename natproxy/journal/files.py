@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from typing import NamedTuple
 
 from natproxy.records.record import EPOCH, MICROSECOND, Origin
 
@@ -20,6 +21,28 @@ DAMAGED = ".damaged"
 
 OFF = "off"
 """Begins the boot of a segment that only records that the daemon ran without a journal."""
+
+
+class Share(NamedTuple):
+    """The part of a journal's directory that one process writes, recovers and searches.
+
+    A daemon without workers has all of it. Of several workers each has the segments of its own
+    number, and those of numbers that no worker has any more.
+
+    :ivar worker: number of the process, from 0.
+    :ivar workers: how many there are.
+    """
+
+    worker: int = 0
+    workers: int = 1
+
+    def owns(self, number: int) -> bool:
+        """Return whether the segments of a worker's number belong to this share."""
+        return number % self.workers == self.worker
+
+
+ALL = Share()
+"""The share of a daemon without workers, and of a reader."""
 
 
 def file_name(origin: Origin, opened: int) -> str:
@@ -45,14 +68,27 @@ def boot_of(file: str) -> str:
     return file.partition(SUFFIX)[0].rpartition("-")[2]
 
 
+def worker_of(file: str) -> int:
+    """Return the worker's number in the name of a segment's file; 0 if the name is malformed."""
+    match = re.match(r"[^-]*-w(\d{1,6})-", file)
+    return 0 if match is None else int(match[1])
+
+
 def is_off(file: str) -> bool:
     """Return whether a segment only records that the daemon ran without a journal."""
     return f"-w0-{OFF}" in file
 
 
-def segment_files(directory: str) -> list[str]:
-    """Return the names of the segments' files, sorted."""
-    return sorted(name for name in os.listdir(directory) if name.endswith(SUFFIX))
+def segment_files(directory: str, worker: int | None = None) -> list[str]:
+    """Return the names of the segments' files, sorted.
+
+    :param worker: number of the process that has written them; ``None`` for all.
+    """
+    return sorted(
+        name
+        for name in os.listdir(directory)
+        if name.endswith(SUFFIX) and worker in (None, worker_of(name))
+    )
 
 
 def files_of(path: str) -> Iterator[str]:

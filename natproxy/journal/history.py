@@ -13,6 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from natproxy.journal.directory import JournalError
+from natproxy.journal.files import ALL, Share
 from natproxy.journal.ports import LivePorts
 from natproxy.journal.search import Journal
 from natproxy.records.queries import EventsQuery, HistoryQuery
@@ -87,6 +88,7 @@ class JournalHistory:
     :param table: replaces the records of translations that are open now.
     :param wall_clock: returns seconds since the epoch.
     :param in_thread: calls a function in a thread.
+    :param share: whose segments are searched; by default, those of all workers.
     """
 
     def __init__(
@@ -97,7 +99,9 @@ class JournalHistory:
         table: Holding | None = None,
         wall_clock: Callable[[], float] = time.time,
         in_thread: InThread | None = None,
+        share: Share = ALL,
     ) -> None:
+        self._share = share
         self._journal = journal
         self._directory = directory
         self._table = table
@@ -177,7 +181,7 @@ class JournalHistory:
         try:
             return self._idle.pop()
         except IndexError:
-            return Journal(self._directory, OPEN, self._journal.ports)
+            return Journal(self._directory, OPEN, self._journal.ports, self._share)
 
     def release(self, journal: Journal) -> None:
         """Keep a `Journal` for another search, or close it."""

@@ -9,7 +9,8 @@ from threading import Lock
 from typing import NamedTuple
 
 from natproxy.journal.catalogue import Catalogue
-from natproxy.journal.files import SUFFIX
+from natproxy.journal.directory import living_writers
+from natproxy.journal.files import ALL, SUFFIX, Share
 from natproxy.journal.recovery import recover
 from natproxy.journal.retention import retain
 from natproxy.journal.rows import GapRow
@@ -39,9 +40,20 @@ class Maintenance:
     :param started: when it started, in microseconds since the epoch.
     :param keep: seconds for which a segment is kept after its last event.
     :param max_size: bytes of all segments.
+    :param share: of the directory. Each worker recovers and seals its own segments; the first one
+        deletes those of all.
     """
 
-    def __init__(self, directory: str, boot: str, started: int, keep: float, max_size: int) -> None:
+    def __init__(
+        self,
+        directory: str,
+        boot: str,
+        started: int,
+        keep: float,
+        max_size: int,
+        share: Share = ALL,
+    ) -> None:
+        self._share = share
         self._directory = directory
         self._boot = boot
         self._started = started
@@ -72,22 +84,41 @@ class Maintenance:
         messages: list[str] = []
         try:
             if not self._recovered:
-                recovered = recover(self._directory, self._boot, self._started)
+                # A worker that this one replaces may still run, and be killed later.
+                several = self._share.workers > 1
+                recovered = recover(
+                    self._directory,
+                    self._boot,
+                    now if several else self._started,
+                    self._share,
+                    {boot for _, boot in living_writers(self._directory)},
+                )
                 gaps += recovered.gaps
                 messages += recovered.messages
-                self._recovered = not recovered.busy
+                self._recovered = not (recovered.busy or several)
             self._seal(now, messages)
-            with self._lock:
-                keep, max_size = self._keep, self._max_size
-            deleted = retain(self._directory, now, keep, max_size)
-            if deleted:
-                messages.append(
-                    f"deleted the oldest segments of the journal in {self._directory}:"
-                    f" {', '.join(deleted)}"
-                )
+            if not self._share.worker:
+                gaps += self._retain(now, messages)
         except (sqlite3.OperationalError, OSError) as error:
             messages.append(f"cannot maintain the journal in {self._directory}: {reason_of(error)}")
         return Report(*self._size(), tuple(gaps), tuple(messages))
+
+    def _retain(self, now: int, messages: list[str]) -> list[GapRow]:
+        """Delete the oldest segments, of all workers; return the gap that this leaves."""
+        with self._lock:
+            keep, max_size = self._keep, self._max_size
+        deleted = retain(self._directory, now, keep, max_size)
+        if not deleted:
+            return []
+        messages.append(
+            f"deleted the oldest segments of the journal in {self._directory}:"
+            f" {', '.join(info.file for info in deleted)}"
+        )
+        if self._share.workers == 1 and not any(info.worker for info in deleted):
+            return []
+        # What is left of other workers may begin earlier.
+        end = max(max(info.complete_to, info.max_ended or 0) for info in deleted)
+        return [GapRow(None, end, None, None, "deleted")]
 
     def _seal(self, now: int, messages: list[str]) -> None:
         with self._lock:

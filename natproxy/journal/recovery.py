@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from typing import NamedTuple
 
 from natproxy.journal.catalogue import Catalogue
-from natproxy.journal.files import DAMAGED, SUFFIX, files_of, opened_of, remove, segment_files
+from natproxy.journal.files import (
+    ALL,
+    DAMAGED,
+    Share,
+    boot_of,
+    files_of,
+    opened_of,
+    remove,
+    segment_files,
+    worker_of,
+)
 from natproxy.journal.rows import GapRow
 from natproxy.journal.segment import (
     NewerSchema,
@@ -36,13 +47,17 @@ class Recovered(NamedTuple):
     busy: bool
 
 
-def recover(directory: str, boot: str, now: int) -> Recovered:
+def recover(
+    directory: str, boot: str, now: int, share: Share = ALL, living: Collection[str] = ()
+) -> Recovered:
     """Close and seal the segments of earlier runs, and bring the catalogue up to date.
 
     It can be repeated: what is sealed already is left as it is.
 
     :param boot: of this run, whose segments are left alone.
     :param now: when this run of the daemon started, in microseconds since the epoch.
+    :param share: whose segments are recovered.
+    :param living: the boots of other processes that run, whose segments are left alone as well.
     :raises sqlite3.OperationalError: if the disk is full, or fails.
     :raises OSError: likewise.
     """
@@ -51,13 +66,18 @@ def recover(directory: str, boot: str, now: int) -> Recovered:
     messages: list[str] = []
     busy = False
     catalogue = Catalogue(directory)
-    catalogue.refresh()
+    if not share.worker:
+        # Only one process deletes segments, and removes what was deleted from the catalogue.
+        catalogue.refresh()
     infos = catalogue.infos()
     listed = {info.file for info in infos}
     left = [
         file
         for file in segment_files(directory)
-        if file not in listed and not file.endswith(f"-{boot}{SUFFIX}")
+        if file not in listed
+        and share.owns(worker_of(file))
+        and boot_of(file) != boot
+        and boot_of(file) not in living
     ]
     last_parts = _last_parts(directory, left, infos)
     for file in left:

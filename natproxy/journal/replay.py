@@ -27,7 +27,8 @@ def events(
     """Return the records of events, by boot, worker and ``seq``.
 
     Events that the journal does not have are one record ``lost`` with the ``seq`` of the last of
-    them. ``after`` and ``before`` are about the newest boot; with ``after``, no other is searched.
+    them. ``after`` and ``before`` are about one boot, the newest if the query names none; with
+    ``after``, no other is searched.
 
     :param check: called before each piece is read; what it raises ends the search.
     :raises JournalError: if the directory cannot be read.
@@ -37,7 +38,7 @@ def events(
     contents = directory.contents()
     for segment in contents.segments:
         chains.setdefault((segment.boot, segment.worker), []).append(segment)
-    newest = contents.segments[-1].boot if contents.segments else ""
+    newest = query.boot or (contents.segments[-1].boot if contents.segments else "")
     for (boot, _), chain in chains.items():
         if boot == newest or query.after is None:
             yield from _Replay(directory, contents.files, chain, query, boot == newest).records(

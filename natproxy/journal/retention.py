@@ -34,13 +34,13 @@ def expired(
     return found
 
 
-def retain(directory: str, now: int, keep: float, max_size: int) -> list[str]:
+def retain(directory: str, now: int, keep: float, max_size: int) -> list[SegmentInfo]:
     """Delete the segments that are too old, or too many.
 
     :param now: microseconds since the epoch.
     :param keep: seconds for which a translation is kept at least.
     :param max_size: bytes of all segments at most.
-    :return: the names of the files deleted.
+    :return: what was deleted, oldest first.
     """
     catalogue = Catalogue(directory)
     infos = catalogue.infos()
@@ -56,5 +56,5 @@ def retain(directory: str, now: int, keep: float, max_size: int) -> list[str]:
         # First the file: a catalogue that lists too much is corrected at the next start.
         remove(os.path.join(directory, info.file))
         catalogue.remove(info.file)
-        deleted.append(info.file)
+        deleted.append(info)
     return deleted

@@ -19,12 +19,17 @@ from __future__ import annotations
 VERSION = 1
 """Version of the schema: ``pragma user_version``. A reader refuses a newer one, and names it."""
 
+CATALOGUE_VERSION = 2
+"""Version of the catalogue; one of another version is rebuilt from the segments."""
+
 CATALOGUE_FILE = "catalogue.sqlite"
 
 LOCK_FILE = "lock"
-"""Locked (``flock``) by the daemon that writes the directory.
+"""Locked (``flock``) by the daemon that writes the directory: by its process, or by the master.
 
-It contains the time at which a run of the daemon started, until that has written a segment.
+It contains the time at which a run of the daemon started, until that has written a segment;
+``lock.wWORKER`` has that of another worker than 0. ``wWORKER-BOOT.lock`` is locked by a worker
+while it runs.
 """
 
 ISO = "strftime('%Y-%m-%dT%H:%M:%S', {0} / 1000000, 'unixepoch') || printf('.%06dZ', {0} % 1000000)"
@@ -37,7 +42,9 @@ create table meta (
 -- proxy, worker, boot: the origin of every row
 -- part: number of the segment in its worker and boot, from 1
 -- boot_started: when the daemon started
--- former: file name of the newest segment that was there before; absent if there was none
+-- former: file name of the worker's newest segment before; absent if there was none
+-- beside: boots of other processes with the worker's number that ran when this one started,
+--     separated by spaces; absent if there were none
 -- opened: from when on the segment is complete
 -- complete_to: until when it is complete: every translation that was registered before, and the
 --     end of every one that ended before, is in the file, but for those in gaps. Renewed with
@@ -152,6 +159,7 @@ CAUSES = {
     "overrun": "the journal was too slow",
     "off": "the daemon ran without a journal",
     "unreadable": "a segment could not be read",
+    "deleted": "the journal does not reach back so far",
     "unwritten": "the daemon ran, and could not write its journal",
     "erased": "entries were erased",
     "unshipped": "segments were deleted or damaged before they were shipped",
@@ -174,7 +182,8 @@ create table if not exists segments (
     max_ended integer,           -- the latest one
     rows integer not null,
     bytes integer not null,
-    former text
+    former text,
+    beside text
 );
 create table if not exists gaps (
     file text not null, since integer, until integer, first_seq integer, last_seq integer,

@@ -7,6 +7,7 @@ from types import TracebackType
 
 from natproxy.journal.contents import Directory
 from natproxy.journal.coverage import Coverage
+from natproxy.journal.files import ALL, Share
 from natproxy.journal.ports import LivePorts
 from natproxy.journal.reader import OPEN
 from natproxy.journal.replay import events
@@ -27,10 +28,17 @@ class Journal:
     :param directory: its path.
     :param most: number of sealed segments that stay open at most; each has a descriptor.
     :param live: the ports of the segment that this process writes; ``None`` if it does not.
+    :param share: whose segments are searched; by default, those of all workers.
     """
 
-    def __init__(self, directory: str, most: int = OPEN, live: LivePorts | None = None) -> None:
-        self._directory = Directory(directory, most, live)
+    def __init__(
+        self,
+        directory: str,
+        most: int = OPEN,
+        live: LivePorts | None = None,
+        share: Share = ALL,
+    ) -> None:
+        self._directory = Directory(directory, most, live, share)
 
     def __enter__(self) -> Journal:
         return self

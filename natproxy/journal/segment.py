@@ -97,14 +97,16 @@ class Segment:
         opened: int,
         part: int = 1,
         entries: Sequence[Entry] = (),
+        beside: Sequence[str] = (),
     ) -> Segment:
         """Create a segment, with the translations that are open now.
 
         :param boot_started: when the daemon started, in microseconds since the epoch.
         :param opened: from when on it is complete, likewise.
         :param part: its number in the worker and boot.
+        :param beside: boots of other processes with the worker's number that run as well.
         """
-        former = max(segment_files(directory), default=None)
+        former = max(segment_files(directory, origin.worker), default=None)
         named = opened
         # The clock may have been set back.
         while os.path.lexists(path := os.path.join(directory, file_name(origin, named))):
@@ -128,6 +130,7 @@ class Segment:
                             ("opened", opened),
                             ("complete_to", opened),
                             *([] if former is None else [("former", former)]),
+                            *([("beside", " ".join(beside))] if beside else []),
                         ],
                     )
                     segment = cls(path, connection)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -15,14 +14,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from natproxy.journal.directory import (
-    JournalError,
-    claim,
-    clear_start,
-    mark_start,
-    note_off,
-    unwritten_gap,
-)
+from natproxy.journal.directory import Claim, JournalError, note_off
+from natproxy.journal.files import ALL, Share
 from natproxy.journal.maintenance import Maintenance, Report
 from natproxy.journal.ports import LivePorts
 from natproxy.journal.space import Unwritable
@@ -91,6 +84,7 @@ class JournalService(Service):
     :param directory: is made and locked when the service starts, or before by `prepare`.
     :param wall_clock: returns seconds since the epoch.
     :param in_thread: calls the function in a thread of its own.
+    :param share: of the directory, which other workers write as well.
     """
 
     _log = Logger()
@@ -103,16 +97,16 @@ class JournalService(Service):
         settings: JournalSettings,
         wall_clock: Callable[[], float] = time.time,
         in_thread: InThread | None = None,
+        share: Share = ALL,
     ) -> None:
         self.directory = directory
+        self.share = share
         self._reactor = reactor
         self._ring = ring
         self._wall_clock = wall_clock
         self._in_thread = Threads(reactor, 2, "journal") if in_thread is None else in_thread
         self._state = State.STOPPED
-        self._lock: int | None = None
-        # Whether the lock file has the start of this run, or of an earlier one.
-        self._marked = False
+        self._claim: Claim | None = None
         self._cursor = 0
         self._error: str | None = None
         self._call: IDelayedCall | None = None
@@ -125,7 +119,7 @@ class JournalService(Service):
         self._boot_started = boot_started = ring.complete_from
         self._writer = Writer(directory, ring.origin, boot_started, names=settings.names)
         self._maintenance = Maintenance(
-            directory, ring.origin.boot, boot_started, settings.keep, settings.max_size
+            directory, ring.origin.boot, boot_started, settings.keep, settings.max_size, share
         )
 
     @property
@@ -179,8 +173,9 @@ class JournalService(Service):
 
         :raises JournalError: if the directory cannot be used.
         """
-        if self._lock is None:
-            self._lock = claim(self.directory)
+        if self._claim is None:
+            self._claim = Claim(self.directory, self.share, self._ring.origin.boot)
+            self._writer.beside = self._claim.beside
 
     def startService(self) -> None:
         """Begin to write; recover what an earlier run has left.
@@ -188,11 +183,9 @@ class JournalService(Service):
         :raises JournalError: if the directory cannot be used; see `prepare`.
         """
         self.prepare()
-        assert self._lock is not None
-        earlier = mark_start(self.directory, self._lock, self._boot_started)
-        if earlier is not None:
-            self._writer.add_gap(unwritten_gap(earlier, self._boot_started))
-        self._marked = True
+        assert self._claim is not None
+        for gap in self._claim.mark_start(self._boot_started):
+            self._writer.add_gap(gap)
         super().startService()
         self._write()
         self._maintain()
@@ -270,9 +263,8 @@ class JournalService(Service):
         :param last: number of the last event in the batch.
         """
         self._cursor = last
-        if self._marked and self._lock is not None:
-            clear_start(self._lock)
-            self._marked = False
+        if self._claim is not None:
+            self._claim.clear_start()
         if self._error is not None:
             self._error = None
             self._log.info("the journal in {directory} is written again", directory=self.directory)
@@ -383,9 +375,9 @@ class JournalService(Service):
         self._unlock()
 
     def _unlock(self) -> None:
-        descriptor, self._lock = self._lock, None
-        if descriptor is not None:
-            os.close(descriptor)
+        claimed, self._claim = self._claim, None
+        if claimed is not None:
+            claimed.release()
 
     def _unwritable(self) -> JournalError:
         return JournalError(f"the journal in {self.directory} cannot be written: {self._error}")

@@ -39,6 +39,7 @@ class SegmentInfo(NamedTuple):
     rows: int
     bytes: int
     former: str | None = None
+    beside: str | None = None
     gaps: tuple[GapRow, ...] = ()
     steps: tuple[Step, ...] = ()
 
@@ -61,7 +62,8 @@ class Summary(NamedTuple):
     :ivar earliest: a time before which nothing in its entries is, if the clock was not set.
     :ivar latest: a time after which nothing in its entries is, likewise.
     :ivar listed: whether the two are from the catalogue, and hold if the clock was set, too.
-    :ivar former: name of the newest segment that was there before; ``None`` if there was none.
+    :ivar former: name of the worker's newest segment before; ``None`` if there was none.
+    :ivar beside: boots of other processes with the worker's number that ran when it started.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Summary(NamedTuple):
     latest: int = END
     listed: bool = False
     former: str | None = None
+    beside: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, info: SegmentInfo) -> Summary:
@@ -102,6 +105,7 @@ class Summary(NamedTuple):
             BEGINNING if info.max_ended is None else info.max_ended,
             True,
             info.former,
+            _words(info.beside),
         )
 
     @classmethod
@@ -140,6 +144,7 @@ class Summary(NamedTuple):
             min(int(meta["opened"]), END if first is None else first[0]) - ORDER,
             int(meta["complete_to"]) + ORDER,
             former=meta.get("former"),
+            beside=_words(meta.get("beside")),
         )
 
     @property
@@ -182,6 +187,7 @@ def describe(connection: sqlite3.Connection, file: str) -> SegmentInfo:
         rows,
         pages * size,
         meta.get("former"),
+        meta.get("beside"),
         _gaps(connection),
         _steps(connection),
     )
@@ -201,6 +207,10 @@ def _gaps(connection: sqlite3.Connection) -> tuple[GapRow, ...]:
 def _steps(connection: sqlite3.Connection) -> tuple[Step, ...]:
     found = connection.execute("select time, step, elapsed from steps order by rowid")
     return tuple(map(Step._make, found))
+
+
+def _words(text: Any) -> tuple[str, ...]:
+    return tuple(text.split()) if isinstance(text, str) else ()
 
 
 def _optional(value: Any) -> int | None:

@@ -19,9 +19,6 @@ from natproxy.records.filter import Filter, parse
 from natproxy.records.queries import HistoryQuery
 from natproxy.records.record import Record
 
-LIVE = 2
-"""Segments at the end that may be live."""
-
 PAGE = 500
 """Rows that are read at once."""
 
@@ -204,7 +201,9 @@ class _History:
         """Return the records, oldest first."""
         segments = self._segments(self._contents)
         # What is registered from now on is not wanted.
-        spans = {segment.name: self._span(segment) for segment in segments[-LIVE:]}
+        spans = {
+            segment.name: self._span(segment) for segment in segments if segment.sealed is None
+        }
         if self._limit is not None:
             spans = self._newest(segments, spans, self._limit)
             segments = [segment for segment in segments if segment.name in spans]
@@ -270,12 +269,15 @@ class _History:
         self, seen: set[tuple[int, str, int]], spans: dict[str, tuple[int, int]]
     ) -> Iterator[Record]:
         """Return the rows that have moved to a new segment before they were read."""
-        former, last = self._contents, max((last for _, last in spans.values()), default=0)
+        former = self._contents
         if self._limit is not None or self._directory.files().keys() <= former.files.keys():
             return
-        live = {
-            (segment.worker, segment.boot) for segment in former.segments if segment.sealed is None
-        }
+        # By worker and boot, the last serial that is wanted.
+        live: dict[tuple[int, str], int] = {}
+        for segment in former.segments:
+            if segment.sealed is None:
+                run = segment.worker, segment.boot
+                live[run] = max(live.get(run, 0), spans.get(segment.name, (0, 0))[1])
         self._contents = self._directory.contents()
         self._coverage = Coverage(self._contents)
         added = [
@@ -283,7 +285,7 @@ class _History:
             for segment in self._segments(self._contents)
             if segment.name not in former.files and (segment.worker, segment.boot) in live
         ]
-        spans = {segment.name: (0, last) for segment in added}
+        spans = {segment.name: (0, live[segment.worker, segment.boot]) for segment in added}
         for row, segment in self._rows(added, spans, Order()):
             if (segment.worker, segment.boot, row.serial) not in seen:
                 yield row.record(segment.origin)

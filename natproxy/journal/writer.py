@@ -66,6 +66,7 @@ class Writer:
     :param directory: of the journal.
     :param boot_started: when the daemon started, in microseconds since the epoch.
     :param names: whether the names of files are written.
+    :ivar beside: boots of other processes with the worker's number that ran at the start.
     :ivar ports: of the entries of the live segment.
     :ivar segment: the live one; ``None`` until something is written, and after an error.
     :ivar complete_to: until when the journal is complete, in microseconds since the epoch.
@@ -74,6 +75,7 @@ class Writer:
     """
 
     def __init__(self, directory: str, origin: Origin, boot_started: int, *, names: bool) -> None:
+        self.beside: tuple[str, ...] = ()
         self.ports = LivePorts()
         self.segment: Segment | None = None
         self.complete_to = boot_started
@@ -198,6 +200,7 @@ class Writer:
             self.complete_to,
             self._part + 1,
             entries,
+            self.beside,
         )
         self.ports.begin(os.path.basename(segment.path), entries)
         self._part += 1

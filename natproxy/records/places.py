@@ -21,10 +21,13 @@ LOCK_SUFFIX = ".lock"
 LONGEST_PATH = 107
 """Bytes of the path of a UNIX socket at most (``sun_path``)."""
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-"""Matches a name of a daemon."""
+NAME = re.compile(r"(?!.*\.w[0-9]+(\.[0-9]+)?\Z)[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+"""Matches a name of a daemon. What ends with ``.w0`` is the socket of a worker."""
 
-NAME_RULE = "must be at most 64 letters of ASCII, digits, _, . and -, and not begin with . or -"
+NAME_RULE = (
+    "must be at most 64 letters of ASCII, digits, _, . and -, not begin with . or -, and not end"
+    " with .w0 or the like, as the sockets of workers do"
+)
 
 SYSTEM_RUN = "/run/natproxy"
 """The directory of the sockets of root's daemons, and of those of the units."""
@@ -105,7 +108,7 @@ def socket_path(directory: str, name: str) -> str:
 
 
 def sockets_in(directory: str, uid: int) -> Iterator[tuple[str, str]]:
-    """Yield name and path of each socket in a directory, sorted by name.
+    """Yield name and path of each daemon's socket in a directory, sorted by name.
 
     There are none in a directory that does not exist or cannot be read, nor in a
     `shared_directory` that another user has created.

@@ -52,6 +52,7 @@ class EventsQuery:
     :ivar until: likewise, not included.
     :ivar after: number of the last event that is not wanted.
     :ivar before: number of the first event that is not wanted.
+    :ivar boot: the run of the daemon that the two are about; ``None`` for the newest one.
     """
 
     filter: str = ""
@@ -59,3 +60,4 @@ class EventsQuery:
     until: int | None = None
     after: int | None = None
     before: int | None = None
+    boot: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from natproxy.records.record import Record, format_time
+from natproxy.records.record import Record, format_time, parse_time
 
 FOUND = "found"
 NOBODY = "nobody"
@@ -27,6 +27,14 @@ class WhoisQuery(NamedTuple):
     upstream: str | None = None
     since: int | None = None
     until: int | None = None
+
+    def json(self) -> dict[str, Any]:
+        """Return the members that have a value, for JSON and for the query of ``/v1/whois``."""
+        members = self._asdict()
+        for member in ("since", "until"):
+            if members[member] is not None:
+                members[member] = format_time(members[member])
+        return {name: value for name, value in members.items() if value is not None}
 
 
 class Ends(NamedTuple):
@@ -89,6 +97,19 @@ class Gap(NamedTuple):
             "cause": self.cause,
         }
 
+    @classmethod
+    def from_json(cls, members: dict[str, Any]) -> Gap:
+        """Return the gap of an object that `json` returned.
+
+        :raises ValueError: if a time is malformed; `KeyError` if a member is missing.
+        """
+        since, until = members["from"], members["to"]
+        return cls(
+            None if since is None else parse_time(since),
+            None if until is None else parse_time(until),
+            str(members["cause"]),
+        )
+
 
 class WhoisReply(NamedTuple):
     """The reply to a `WhoisQuery`.
@@ -114,6 +135,20 @@ class WhoisReply(NamedTuple):
             "gap": None if self.gap is None else self.gap.json(),
             "last": None if self.last is None else self.last.json(),
         }
+
+    @classmethod
+    def from_json(cls, members: dict[str, Any]) -> WhoisReply:
+        """Return the reply of an object that `json` returned.
+
+        :raises ValueError: if a time is malformed; `KeyError` if a member is missing.
+        """
+        gap, last = members.get("gap"), members.get("last")
+        return cls(
+            members["result"],
+            tuple(Record.from_json(each) for each in members["translations"]),
+            None if gap is None else Gap.from_json(gap),
+            None if last is None else Record.from_json(last),
+        )
 
 
 @lru_cache(maxsize=4096)

@@ -295,6 +295,13 @@ class CommandFactory(ServerFactory):
         """
         for connection in list(self.connections):
             connection.drain()
+        return self.emptied()
+
+    def emptied(self) -> Deferred[None]:
+        """Wait for the clients to close their connections.
+
+        :return: fires when no client is connected.
+        """
         if not self.connections:
             return succeed(None)
         emptied: Deferred[None] = Deferred()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web import http
@@ -10,12 +11,28 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 
-from natproxy.control.json_resource import Context
+from natproxy.control.json_resource import Context, JSONResource
 from natproxy.control.resources import resources_of, tree_of
 from natproxy.control.site import BoundedSite
 from natproxy.web.guard import HEADERS, Directory, Refused, refusal
 from natproxy.web.rates import Rates
 from natproxy.web.static import StaticFiles
+
+
+class ShownRates(Protocol):
+    """What the charts and lists of the page show: of one process, or of several."""
+
+    def start(self) -> None:
+        """Begin to sum."""
+        ...
+
+    def stop(self) -> None:
+        """Sum no longer."""
+        ...
+
+    def json(self, after: int = 0, error: int = 0) -> dict[str, Any]:
+        """Return the object for the page; see `Rates.json`."""
+        ...
 
 
 def web_site(context: Context, hosts: tuple[str, ...] = ()) -> Site:
@@ -25,14 +42,30 @@ def web_site(context: Context, hosts: tuple[str, ...] = ()) -> Site:
 
     :param hosts: names that are accepted as Host, besides IP addresses and ``localhost``.
     """
-    observed, reactor = context.observed, context.reactor
-    root = tree_of(resources_of(context, actions=False), context)
+    observed = context.observed
+    rates = None
+    if observed.table is not None and observed.ring is not None:
+        rates = Rates(observed.table, observed.ring, context.reactor, context.wall_clock)
+    return site_of(context, resources_of(context, actions=False), rates, hosts)
+
+
+def site_of(
+    context: Context,
+    resources: list[JSONResource],
+    rates: ShownRates | None,
+    hosts: tuple[str, ...] = (),
+) -> Site:
+    """Return the server of a web endpoint with some resources.
+
+    :param rates: for the page; without them, it is that of a file server.
+    """
+    reactor = context.reactor
+    root = tree_of(resources, context)
     static = StaticFiles()
     root.putChild(b"static", static)
-    if observed.table is None or observed.ring is None:
+    if rates is None:
         root.putChild(b"", static.page("status.html"))
         return WebSite(root, reactor, hosts)
-    rates = Rates(observed.table, observed.ring, reactor, context.wall_clock)
     root.putChild(b"", static.page("page.html"))
     page = Directory()
     page.putChild(b"rates", RatesResource(rates))
@@ -57,7 +90,7 @@ class WebSite(BoundedSite):
         root: IResource,
         reactor: IReactorTime,
         hosts: tuple[str, ...] = (),
-        rates: Rates | None = None,
+        rates: ShownRates | None = None,
     ) -> None:
         super().__init__(root, reactor)
         self._hosts = hosts
@@ -91,7 +124,7 @@ class RatesResource(Resource):
 
     isLeaf = True
 
-    def __init__(self, rates: Rates) -> None:
+    def __init__(self, rates: ShownRates) -> None:
         super().__init__()
         self._rates = rates
 

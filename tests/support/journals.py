@@ -38,14 +38,17 @@ class Traffic:
 
     :param boot: of the daemon's run.
     :param size: events that the ring holds.
+    :param worker: number of the process.
     :ivar wall: seconds since the epoch; `advance` moves both clocks, a test may move this one.
     """
 
-    def __init__(self, boot: str = "0a", size: int = 1000, wall: float = WALL) -> None:
+    def __init__(
+        self, boot: str = "0a", size: int = 1000, wall: float = WALL, worker: int = 0
+    ) -> None:
         self.clock = Clock()
         self.clock.advance(50)
         self.wall: float = wall
-        self.origin = Origin("proxy-9000", 0, boot)
+        self.origin = Origin("proxy-9000", worker, boot)
         self.table = NATTable(self.clock.seconds, lambda: self.wall)
         self.ring = EventRing(self.table, self.origin, size, wall_clock=lambda: self.wall)
         self.cursor = 0

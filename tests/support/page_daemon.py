@@ -86,6 +86,7 @@ def status_of(origin: Origin, kind: str, ring: EventRing | None) -> dict[str, An
         "draining": False,
         "clients": 1,
         "ring": None if ring is None else {"first": ring.first, "next": ring.next},
+        "position": ring and f"{origin.worker}:{ring.next - 1}:{origin.boot}",
         # As `Observation.status` has it: the page shows the range of ports, and their free ones.
         "commands": {"total": 12, "sent": 3000, "verbs": {"GET": {"completed": 12, "sent": 3000}}},
         "counters": {

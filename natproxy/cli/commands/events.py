@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 
 def cursor(text: str) -> str:
-    """Return the number of an event, ``WORKER:SEQ`` or ``WORKER:SEQ:BOOT``.
+    """Return the numbers of events, ``WORKER:SEQ`` or ``WORKER:SEQ:BOOT``, one of each worker.
 
     :raises ArgumentTypeError: for anything else.
     """
-    if re.fullmatch(r"[0-9]{1,6}:[0-9]{1,18}(:[0-9A-Za-z_-]{1,64})?", text) is None:
+    one = "[0-9]{1,6}:[0-9]{1,18}(:[0-9A-Za-z_-]{1,64})?"
+    if re.fullmatch(f"{one}(,{one})*", text) is None:
         raise ArgumentTypeError(f"'{text}': must be WORKER:SEQ, such as 0:1234")
     return text
 
@@ -48,7 +49,7 @@ class Events(Command):
             "--after",
             metavar="WORKER:SEQ",
             type=cursor,
-            help="continue after the event with this number",
+            help="continue after the event with this number; several workers: 0:1234,1:99",
         )
         add_json_option(parser)
         add_control_options(parser, journal=True)

@@ -24,7 +24,8 @@ class Kill(Command):
             "filter",
             metavar=FILTER,
             nargs="+",
-            help="a serial number, as 'natproxy top' shows it, or a filter: nat-port 40001",
+            help="a serial number, as 'natproxy top' shows it, with the number of the worker if"
+            " there are several (1:345), or a filter: nat-port 40001",
         )
         parser.add_argument(
             "-n", "--dry-run", action="store_true", help="show what would end, and end nothing"

@@ -77,7 +77,9 @@ class Table(Command):
                 report.watch(text, arguments.watch, sessions.complain)
             except KeyboardInterrupt:
                 return stopped()
-        if not report.write(text) and not (arguments.json or arguments.csv):
+        written = report.write(text)
+        report.report(sessions.complain)
+        if not written and not (arguments.json or arguments.csv):
             matching = " matches the filter" if text.strip() else ""
             sessions.complain(f"no command in flight{matching}")
         return 0

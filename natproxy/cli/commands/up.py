@@ -68,6 +68,13 @@ class Up(Command):
             help="endpoint of the page and the metrics; may be repeated (default: none)",
         )
 
+        parser.add_argument(
+            "--workers",
+            metavar="N",
+            help="processes of each daemon that serve clients, or auto: one for each core"
+            " (default: 1)",
+        )
+
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
         from natproxy.daemon.up import run
 
@@ -85,7 +92,7 @@ class Up(Command):
             arguments.config,
             observation={
                 option: value
-                for option in ("name", "control", "journal", "web")
+                for option in ("name", "control", "journal", "web", "workers")
                 if (value := getattr(arguments, option)) is not None
             },
         )

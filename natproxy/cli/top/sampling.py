@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from natproxy.cli.translations.columns import Rates, identity_of
-from natproxy.client.control.daemon import Daemon, LostEvents
+from natproxy.client.control.daemon import Daemon, Event, LostEvents, MissingWorker
+from natproxy.client.control.position import Position
 from natproxy.records.record import Record
 
 INTERVAL = 1.0
@@ -70,7 +71,7 @@ class Sampler:
         self._sent: dict[tuple[str, int, int | None], int] = {}
         self._at: float | None = None
         self._boot: str | None = None
-        self._newest = 0
+        self._newest = Position()
 
     def restart(self) -> None:
         """Make the next sample the first one: another filter selects others."""
@@ -87,29 +88,30 @@ class Sampler:
         sample = Sample(table, status)
         if self._at is not None and status.get("boot") == self._boot:
             sample.seconds = max(at - self._at, 0.001)
-            self._count(sample, self._events(text) if status.get("ring") else ())
-        elif status.get("ring"):
-            self._newest = status["ring"]["next"] - 1
+            self._count(sample, self._events(text) if status.get("position") else ())
+        else:
+            self._newest = Position(status.get("position") or "")
         self._sent = {identity_of(record): record.bytes or 0 for record in table}
         self._at, self._boot = at, status.get("boot")
         return sample
 
-    def _events(self, text: str) -> Iterable[Record | LostEvents]:
-        return self._daemon.events(text, after=f"0:{self._newest}")
+    def _events(self, text: str) -> Iterable[Event]:
+        return self._daemon.events(text, after=str(self._newest))
 
-    def _count(self, sample: Sample, events: Iterable[Record | LostEvents]) -> None:
+    def _count(self, sample: Sample, events: Iterable[Event]) -> None:
         for number, event in enumerate(events):
             if number == MOST_EVENTS:
                 # The rest is not read: the next sample begins with what follows it.
-                newest = max(self._newest, sample.status["ring"]["next"] - 1)
-                sample.lost += newest - self._newest
-                self._newest = newest
+                newest = Position(sample.status["position"])
+                sample.lost += self._newest.until(newest)
+                self._newest.skip(newest)
                 break
+            if isinstance(event, MissingWorker):
+                continue
+            self._newest.advance(event)
             if isinstance(event, LostEvents):
                 sample.lost += event.number
-                self._newest = max(self._newest, event.last or 0)
                 continue
-            self._newest = max(self._newest, event.seq or 0)
             if event.event in ("removed", "failed"):
                 before = self._sent.pop(identity_of(event), 0)
                 sample.finished.append(Finished(event, max(0, (event.bytes or 0) - before)))

@@ -73,6 +73,9 @@ def _title(top: Top) -> str:
         parts.append(f"{status['table']:,} in flight")
     if status.get("draining"):
         parts.append("draining")
+    missing = status.get("missing")
+    for each in missing if isinstance(missing, list) else ():
+        parts.append(f"worker {shown(_member({'': each}, '').get('worker'))} does not reply")
     if top.paused:
         parts.append("PAUSED")
     if top.text.strip():

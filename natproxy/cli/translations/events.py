@@ -12,10 +12,11 @@ from typing import Any
 
 from natproxy.cli.translations.query import filter_text, interval_of
 from natproxy.cli.translations.sentences import event_line
-from natproxy.cli.translations.sources import proxy_of, source_of
-from natproxy.client.control.daemon import Daemon, LostEvents
+from natproxy.cli.translations.sources import proxy_of, report_missing, source_of
+from natproxy.client.control.daemon import Daemon, Event, MissingWorker
+from natproxy.client.control.position import Position
 from natproxy.client.errors import CannotConnect, ConnectionBroken, Unavailable, UsageError
-from natproxy.records.record import Record
+from natproxy.records.record import Record, format_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ LAST = 20
 
 RETRY = 0.5
 """Seconds between two attempts to connect to a daemon that has ended."""
-
-Event = Record | LostEvents
 
 
 def write_events(arguments: Namespace, complain: Callable[[str], object]) -> int:
@@ -56,6 +55,7 @@ def write_events(arguments: Namespace, complain: Callable[[str], object]) -> int
     for event in source.events(text, since, until, arguments.after, arguments.last):
         _write(event, arguments.json)
         count += 1
+    report_missing(source, complain)
     if not count and not arguments.json:
         complain("no event is recorded, or none matches; -f waits for new ones")
     return 0
@@ -76,7 +76,7 @@ class Follower:
         self._text = text
         self._json = as_json
         self._complain = complain
-        self._newest: str | None = None
+        self._newest = Position()
 
     def run(self, since: int | None, after: str | None, last: int | None) -> NoReturn:
         """Write events until an interrupt or an error; a daemon that has ended is waited for.
@@ -87,10 +87,9 @@ class Follower:
             # Those who watch need not have the whole past first.
             last = LAST
         status = self._daemon.status()
-        if isinstance(status.get("ring"), dict):
+        with suppress(ValueError):
             # Where to continue if there is no event before the daemon ends.
-            seq = status["ring"].get("next", 1) - 1
-            self._newest = f"{status.get('worker', 0)}:{seq}:{status.get('boot')}"
+            self._newest = Position(str(status.get("position") or ""))
         self._write_all(self._daemon.events(self._text, since, None, after, last, follow=True))
         while True:
             self._complain("the daemon has ended; waiting until it runs again")
@@ -100,7 +99,7 @@ class Follower:
 
     def _continue(self) -> bool:
         """Write the events after the last one until the daemon ends; return whether it ran."""
-        found = self._daemon.events(self._text, after=self._newest, follow=True)
+        found = self._daemon.events(self._text, after=str(self._newest) or None, follow=True)
         try:
             self._write_all(found)
         except (CannotConnect, Unavailable):
@@ -111,8 +110,8 @@ class Follower:
         with suppress(ConnectionBroken):
             for event in found:
                 _write(event, self._json)
-                if isinstance(event, Record) and event.seq is not None:
-                    self._newest = f"{event.worker}:{event.seq}:{event.boot}"
+                if not isinstance(event, MissingWorker):
+                    self._newest.advance(event)
 
 
 def _write(event: Event, as_json: bool) -> None:
@@ -126,6 +125,9 @@ def event_members(event: Event) -> dict[str, Any]:
     """Return the object of an event for JSON."""
     if isinstance(event, Record):
         return event.json()
+    if isinstance(event, MissingWorker):
+        time = None if event.time is None else format_time(event.time)
+        return {"event": "missing", "time": time, "worker": event.worker, "reason": event.reason}
     return {
         "event": "lost",
         "proxy": event.proxy,

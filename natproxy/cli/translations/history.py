@@ -14,7 +14,13 @@ from natproxy.cli.translations.columns import (
 )
 from natproxy.cli.translations.query import filter_text, interval_of
 from natproxy.cli.translations.sentences import gap_text
-from natproxy.cli.translations.sources import FleetSource, JournalSource, Source, source_of
+from natproxy.cli.translations.sources import (
+    FleetSource,
+    JournalSource,
+    Source,
+    report_missing,
+    source_of,
+)
 from natproxy.cli.translations.tables import Table, terminal_columns, write_csv, write_json_lines
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.errors import ClientError
@@ -48,6 +54,7 @@ def write_history(arguments: Namespace, complain: Callable[[str], object]) -> in
             sys.stdout.write(line + "\n")
         if not found.count:
             complain("no command of the past is recorded, or none matches")
+    report_missing(source, complain)
     # What is older than the newest N is not shown, and neither are its gaps.
     report_gaps(source, found.since if found.count == arguments.last else since, until, complain)
     return 0

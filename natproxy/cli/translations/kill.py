@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from natproxy.cli.display.text import counted
 from natproxy.cli.translations.columns import columns_of
 from natproxy.cli.translations.confirmation import confirmed
 from natproxy.cli.translations.query import explain, filter_text
-from natproxy.cli.translations.sources import proxy_of
+from natproxy.cli.translations.sources import proxy_of, report_missing
 from natproxy.cli.translations.tables import Table, terminal_columns
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.errors import NotFound, UsageError
@@ -31,16 +32,19 @@ def kill(arguments: Namespace, complain: Callable[[str], object]) -> int:
     :raises ClientError: on another failure.
     """
     (first, *others) = arguments.filter
-    serial = int(first) if not others and first.isascii() and first.isdigit() else None
+    number = None if others else re.fullmatch(r"(?:([0-9]{1,6}):)?([0-9]+)", first, re.ASCII)
+    serial = None if number is None else int(number[2])
+    worker = None if number is None or number[1] is None else int(number[1])
     if arguments.explain:
         # A serial number is also what this filter selects.
-        return explain(arguments.filter if serial is None else ["serial", first])
+        return explain(arguments.filter if number is None else ["serial", number[2]])
     text = filter_text(arguments.filter) if serial is None else None
     if text is not None and not text.strip():
         raise UsageError("kill: a serial number or a filter is needed")
     daemon = proxy_of(arguments)
     if arguments.dry_run or not arguments.yes:
-        found = daemon.kill(serial, text, dry_run=True)
+        found = daemon.kill(serial, text, dry_run=True, worker=worker)
+        report_missing(daemon, complain)
         _check(found, first if serial is not None else None)
         _show(found)
         if arguments.dry_run:
@@ -50,7 +54,8 @@ def kill(arguments: Namespace, complain: Callable[[str], object]) -> int:
             return 1
         ended = _end(daemon, found)
     else:
-        ended = daemon.kill(serial, text)
+        ended = daemon.kill(serial, text, worker=worker)
+        report_missing(daemon, complain)
         _check(ended, first if serial is not None else None)
         _show(ended)
     complain(f"ended {_commands(ended)}")

@@ -42,7 +42,8 @@ def comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
     listed = 0
     for row in _members(found, "rows_without_socket"):
         listed += 1
-        yield f"entry {shown(row.get('serial'))} has no socket: {_route(row)}"
+        worker = f" of worker {shown(row['worker'])}" if "worker" in row else ""
+        yield f"entry {shown(row.get('serial'))}{worker} has no socket: {_route(row)}"
     for row in _members(found, "sockets_without_row"):
         listed += 1
         yield f"socket has no entry: {_route(row)}"

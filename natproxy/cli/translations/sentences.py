@@ -11,7 +11,7 @@ from natproxy.cli.translations.texts import (
     precise,
     shown,
 )
-from natproxy.client.control.daemon import LostEvents
+from natproxy.client.control.daemon import Event, LostEvents, MissingWorker
 from natproxy.records.record import Record
 from natproxy.records.times import show_local
 from natproxy.records.whois import FOUND, UNKNOWN, Gap, WhoisQuery, WhoisReply
@@ -95,8 +95,11 @@ def gap_text(gap: Gap) -> str:
     return f"the record has a gap from {begin} to {show_local(gap.until)} ({cause})"
 
 
-def event_line(event: Record | LostEvents) -> str:
+def event_line(event: Event) -> str:
     """Return an event, or what was lost of them, in one line."""
+    if isinstance(event, MissingWorker):
+        time = "-" if event.time is None else show_local(event.time)
+        return f"{time}  {'missing':{EVENT_WIDTH}}  {event}"
     if isinstance(event, LostEvents):
         return f"{'lost':{EVENT_WIDTH}}  {_lost(event)}"
     time = "-" if event.time is None else show_local(event.time)

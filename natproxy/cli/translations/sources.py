@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from natproxy.client.control.daemon import Daemon, LostEvents
+from natproxy.client.control.daemon import Daemon, Event
 from natproxy.client.control.finding import Search
 from natproxy.client.errors import ClientError, LocalError, NoDaemon, UsageError
 from natproxy.protocol import printable
@@ -54,7 +54,7 @@ class Source(Protocol):
         after: str | None = None,
         last: int | None = None,
         follow: bool = False,
-    ) -> Iterator[Record | LostEvents]:
+    ) -> Iterator[Event]:
         """Yield events; see `natproxy.client.control.daemon.Daemon`."""
         ...
 
@@ -112,7 +112,7 @@ class JournalSource:
         after: str | None = None,
         last: int | None = None,
         follow: bool = False,
-    ) -> Iterator[Record | LostEvents]:
+    ) -> Iterator[Event]:
         """Yield events; see `Source`.
 
         :param follow: must be false: a journal alone has no new events.
@@ -121,21 +121,28 @@ class JournalSource:
         from natproxy.records.queries import EventsQuery, windows
 
         assert not follow
-        seq = None
+        seq = run = None
         if after is not None:
-            _, number, *boot = after.split(":")
-            seq = int(number)
-            newest = [segment.boot for segment in self._journal.segments()[-1:]]
-            if boot and boot != newest:
-                raise UsageError(f"--after: {boot[0]} is not the newest run in {self._name}")
+            from natproxy.client.control.position import Position
+
+            position = Position(after)
+            if len(position.last) > 1:
+                raise UsageError("--after: of a journal, the events of one worker")
+            ((worker, (seq, boot)),) = position.last.items()
+            newest = [each.boot for each in self._journal.segments() if each.worker == worker]
+            if not newest or boot not in (None, newest[-1]):
+                raise UsageError(
+                    f"--after: {boot or f'worker {worker}'} is not the newest run in {self._name}"
+                )
+            run = newest[-1]
         with self._failures():
             if last is None:
-                yield from self._journal.events(EventsQuery(filter, since, until, seq))
+                yield from self._journal.events(EventsQuery(filter, since, until, seq, boot=run))
                 return
             found: deque[Record] = deque()
             latest = now() + FUTURE if until is None else until
             for begin, end in windows(since, latest):
-                part = self._journal.events(EventsQuery(filter, begin, end, seq))
+                part = self._journal.events(EventsQuery(filter, begin, end, seq, boot=run))
                 found.extendleft(reversed(deque(part, last - len(found))))
                 if len(found) == last:
                     break
@@ -275,6 +282,15 @@ def source_of(arguments: Namespace, complain: Callable[[str], object]) -> Source
         (place,) = journals
         complain(f"no proxy runs: reading the journal {printable(os.fsencode(place.path))}")
         return JournalSource(place.path)
+
+
+def report_missing(source: object, complain: Callable[[str], object]) -> None:
+    """Report which workers have not replied, of a daemon whose reply has been read.
+
+    :param complain: called with a message for each of them.
+    """
+    for each in source.missing if isinstance(source, Daemon) else ():
+        complain(f"this may be incomplete: {each}")
 
 
 def proxy_of(arguments: Namespace) -> Daemon:

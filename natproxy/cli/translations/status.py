@@ -66,6 +66,7 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "name", f"{shown(status.get('name'))} ({KINDS.get(kind, shown(kind))} {version})"
     worker = f", worker {shown(status['worker'])}" if status.get("worker") else ""
     yield "process", f"{shown(status.get('pid'))}{worker}, boot {shown(status.get('boot'))}"
+    yield from _workers(status)
     uptime = status.get("uptime")
     up = f", {duration(uptime)} ago" if isinstance(uptime, (int, float)) else ""
     yield "started", f"{_time(status.get('started'))}{up}"
@@ -107,6 +108,28 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for member in ("control", "web"):
         if status.get(member):
             yield member, _value(member, status[member])
+
+
+def _workers(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield a line for each worker of a daemon; also for those that do not reply."""
+    title = "workers"
+    for each in map(_mapping, _list(status.get("workers"))):
+        uptime = each.get("uptime")
+        up = f", up {duration(uptime)}" if isinstance(uptime, (int, float)) else ""
+        clients = f", {_value('clients', each.get('clients'))} clients"
+        table = f", {_value('table', each['table'])} in flight" if "table" in each else ""
+        draining = ", draining" if each.get("draining") else ""
+        process = f"process {shown(each.get('pid'))}"
+        yield title, f"{shown(each.get('worker'))}: {process}{up}{clients}{table}{draining}"
+        title = ""
+    for each in map(_mapping, _list(status.get("missing"))):
+        reason = shown(each.get("reason"))
+        yield title, f"{shown(each.get('worker'))}: does not reply: {reason}"
+        title = ""
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _limits(limits: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

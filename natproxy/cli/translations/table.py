@@ -21,7 +21,7 @@ from natproxy.cli.translations.columns import (
     parse_columns,
 )
 from natproxy.cli.translations.query import now
-from natproxy.cli.translations.sources import proxy_of
+from natproxy.cli.translations.sources import proxy_of, report_missing
 from natproxy.cli.translations.tables import Table, terminal_columns, write_csv
 from natproxy.cli.translations.texts import fitted, width
 from natproxy.client.errors import CannotConnect, ConnectionBroken, Unavailable
@@ -89,6 +89,13 @@ class TableReport:
         self._write(records, None)
         return len(records)
 
+    def report(self, complain: Callable[[str], object]) -> None:
+        """Report which workers have not replied.
+
+        :param complain: called with a message for each of them.
+        """
+        report_missing(self._daemon, complain)
+
     def watch(self, text: str, seconds: float, complain: Callable[[str], object]) -> NoReturn:
         """Write the table at an interval, until an interrupt; a daemon that ends is waited for.
 
@@ -100,6 +107,7 @@ class TableReport:
         sampler = Sampler()
         # That no daemon runs is an error at first.
         connected, failed = False, False
+        reported: set[int] = set()
         on_terminal = is_terminal(sys.stdout) and not (self._json or self._csv)
         if on_terminal:
             sys.stdout.write(CLEAR)
@@ -118,6 +126,10 @@ class TableReport:
                 time.sleep(seconds)
                 continue
             connected, failed = True, False
+            missing = {each.worker for each in self._daemon.missing}
+            if not on_terminal and missing - reported:
+                self.report(complain)
+            reported = missing
             rates = sampler.rates(records)
             records = ordered(records, self._sort, rates)
             if on_terminal:
@@ -149,7 +161,7 @@ class TableReport:
     def _redraw(self, records: list[Record], rates: Rates | None) -> None:
         total = sum(rates.values()) if rates else 0.0
         head = f"{_time()}  {len(records):,} in flight, {speed(total)}"
-        self._draw([head, "", *self._lines(records, rates)])
+        self._draw([head, *map(str, self._daemon.missing), "", *self._lines(records, rates)])
 
     def _draw(self, lines: list[str]) -> None:
         """Replace what the terminal shows by these lines, as far as there is space."""

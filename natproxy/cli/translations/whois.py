@@ -14,7 +14,7 @@ from json import dumps
 from natproxy.cli.display.text import counted
 from natproxy.cli.translations.query import Interval, interval_of, query_in, query_of
 from natproxy.cli.translations.sentences import whois_line, whois_lines
-from natproxy.cli.translations.sources import Source, source_of
+from natproxy.cli.translations.sources import Source, report_missing, source_of
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.errors import NotUnderstood, UsageError
 from natproxy.protocol import printable
@@ -51,6 +51,7 @@ def write_one(arguments: Namespace, complain: Callable[[str], object]) -> int:
         else:
             for line in whois_lines(query, found, isinstance(source, Daemon)):
                 sys.stdout.write(line + "\n")
+        report_missing(source, complain)
         return STATUSES.get(found.result, NotUnderstood.exit_status)
     raise NotUnderstood("the daemon sent no result")
 

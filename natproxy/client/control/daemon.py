@@ -18,7 +18,7 @@ from natproxy.client.errors import (
 )
 from natproxy.protocol import printable
 from natproxy.records.record import Record, format_time, parse_time
-from natproxy.records.whois import Gap, WhoisQuery, WhoisReply
+from natproxy.records.whois import WhoisQuery, WhoisReply
 
 TIMEOUT = 10.0
 """Seconds that a daemon may be silent, where it does not search."""
@@ -61,6 +61,29 @@ class LostEvents(NamedTuple):
         return 0 if self.last is None else self.last - self.first + 1
 
 
+class MissingWorker(NamedTuple):
+    """A worker of a daemon whose part is missing in a reply: it does not reply in time.
+
+    :ivar worker: its number.
+    :ivar reason: one phrase.
+    :ivar time: of the event that reports it, in microseconds since the epoch; else ``None``.
+    """
+
+    worker: int
+    reason: str
+    time: int | None = None
+
+    def __str__(self) -> str:
+        """Return the sentence for people."""
+        return f"worker {self.worker} does not reply: {printable(self.reason.encode())}"
+
+
+MISSING = "natproxy-missing"
+"""The header that names the workers whose part is missing: a JSON list."""
+
+Event = Record | LostEvents | MissingWorker
+
+
 class Daemon:
     """A running daemon. Each call makes a connection of its own.
 
@@ -71,10 +94,12 @@ class Daemon:
 
     :param path: of its control socket.
     :param timeout: seconds that it may be silent.
+    :ivar missing: the workers whose part is missing in the last reply.
     """
 
     def __init__(self, path: str, timeout: float = TIMEOUT) -> None:
         self.path = path
+        self.missing: list[MissingWorker] = []
         self._timeout = timeout
 
     def status(self) -> dict[str, Any]:
@@ -126,13 +151,14 @@ class Daemon:
         after: str | None = None,
         last: int | None = None,
         follow: bool = False,
-    ) -> Iterator[Record | LostEvents]:
-        """Yield events, and what a slow watcher has missed of them.
+    ) -> Iterator[Event]:
+        """Yield events, what a slow watcher has missed of them, and which workers do not reply.
 
         :param since: microseconds since the epoch.
         :param until: likewise, not included.
         :param after: ``WORKER:SEQ`` of the last event that is not wanted, or ``WORKER:SEQ:BOOT``:
-            if another run of the daemon listens, all its events are later ones.
+            if another run of the daemon listens, all its events are later ones. Those of several
+            workers are separated by commas.
         :param last: number of events at most, the newest ones.
         :param follow: whether to wait for new events; then the iterator only ends when the
             daemon does.
@@ -152,13 +178,12 @@ class Daemon:
 
     def whois(self, query: WhoisQuery) -> WhoisReply:
         """Return who held a port, at a time or now."""
-        members = query_members(query)
-        target = _target("/v1/whois", members)
+        target = _target("/v1/whois", query.json())
         return self._reply(self._object(self._request("GET", target, timeout=SEARCH_TIMEOUT)))
 
     def whois_each(self, queries: Iterable[WhoisQuery]) -> Iterator[WhoisReply]:
         """Yield who held each of several ports, in their order; they are sent in one request."""
-        body = "".join(json.dumps(query_members(each)) + "\n" for each in queries)
+        body = "".join(json.dumps(each.json()) + "\n" for each in queries)
         with self._request("POST", "/v1/whois", body, SEARCH_TIMEOUT) as reply:
             for line in reply.lines():
                 yield self._reply(self._members(line))
@@ -168,15 +193,20 @@ class Daemon:
         serial: int | None = None,
         filter: str | None = None,  # noqa: A002
         dry_run: bool = False,
+        worker: int | None = None,
     ) -> list[Record]:
         """End the command of one translation, or of all that a filter matches.
 
         :param dry_run: only return them.
+        :param worker: number of the process that counts the serial number; needed if several have
+            a translation with it.
         :return: the translations that existed.
         """
         members: dict[str, Any] = {"filter": filter} if serial is None else {"serial": serial}
         if dry_run:
             members["dry_run"] = True
+        if worker is not None:
+            members["worker"] = worker
         found = self._object(self._request("POST", "/v1/kill", json.dumps(members), self._timeout))
         try:
             return [self._record(each) for each in found["translations"]]
@@ -210,6 +240,7 @@ class Daemon:
     def _checked(self, reply: Reply, target: str) -> Reply:
         """Return a reply, unless its status is that of an error."""
         if 200 <= reply.status < 300:
+            self.missing = _missing(reply.headers.get(MISSING))
             return reply
         with reply:
             raise self._refused(reply, target.partition("?")[0])
@@ -246,7 +277,9 @@ class Daemon:
             raise self._not_understood()
         return members
 
-    def _event(self, members: dict[str, Any]) -> Record | LostEvents:
+    def _event(self, members: dict[str, Any]) -> Event:
+        if members.get("event") == "missing":
+            return self._missing_event(members)
         if members.get("event") != "lost":
             return self._record(members)
         try:
@@ -260,6 +293,13 @@ class Daemon:
         except KeyError:
             raise self._not_understood() from None
 
+    def _missing_event(self, members: dict[str, Any]) -> MissingWorker:
+        try:
+            time = parse_time(members["time"])
+            return MissingWorker(int(members["worker"]), str(members["reason"]), time)
+        except (KeyError, ValueError, TypeError):
+            raise self._not_understood() from None
+
     def _record(self, members: dict[str, Any]) -> Record:
         try:
             return Record.from_json(members)
@@ -270,7 +310,7 @@ class Daemon:
         if "error" in members:
             raise InvalidQuery(str(members["error"]))
         try:
-            return reply_of(members)
+            return WhoisReply.from_json(members)
         except (KeyError, ValueError, TypeError, AttributeError):
             raise self._not_understood() from None
 
@@ -278,41 +318,13 @@ class Daemon:
         return NotUnderstood(f"{printable(os.fsencode(self.path))}: the daemon sent malformed JSON")
 
 
-def query_members(query: WhoisQuery) -> dict[str, Any]:
-    """Return the members of a query, as the query of ``/v1/whois`` and as JSON."""
-    members = {
-        "port": query.port,
-        "nat": query.nat,
-        "upstream": query.upstream,
-        "since": _iso(query.since),
-        "until": _iso(query.until),
-    }
-    return {name: value for name, value in members.items() if value is not None}
-
-
-def reply_of(members: dict[str, Any]) -> WhoisReply:
-    """Return the reply of an object that `natproxy.records.whois.WhoisReply.json` returned.
-
-    :raises KeyError: if a member is missing.
-    :raises ValueError: if a time is malformed.
-    """
-    gap = members.get("gap")
-    last = members.get("last")
-    return WhoisReply(
-        members["result"],
-        tuple(Record.from_json(each) for each in members["translations"]),
-        None if gap is None else _gap_of(gap),
-        None if last is None else Record.from_json(last),
-    )
-
-
-def _gap_of(members: dict[str, Any]) -> Gap:
-    since, until = members["from"], members["to"]
-    return Gap(
-        None if since is None else parse_time(since),
-        None if until is None else parse_time(until),
-        str(members["cause"]),
-    )
+def _missing(text: str | None) -> list[MissingWorker]:
+    """Return the workers that a header names; none if it is malformed."""
+    try:
+        found = json.loads(text or "[]")
+        return [MissingWorker(int(each["worker"]), str(each["reason"])) for each in found]
+    except (ValueError, TypeError, KeyError):
+        return []
 
 
 def _iso(microseconds: int | None) -> str | None:

@@ -21,22 +21,17 @@ const topClients = new TopClients();
 const table = new Table();
 const stream = new Stream(
   (event) => {
-    if (event.boot === boot) {
-      seq = Math.max(seq, event.seq ?? 0);
-      table.apply(event);
-    }
+    if (boots.has(event.boot)) table.apply(event);
   },
   (lost) => {
-    if (lost.boot !== boot || !Number.isInteger(lost.to)) return;
-    seq = Math.max(seq, lost.to);
+    if (!boots.has(lost.boot) || !Number.isInteger(lost.to)) return;
     const count = formatCount(lost.to - lost.from + 1);
     connection.notice(`${count} events were lost (${lost.from} to ${lost.to}); the table was read again.`);
   },
 );
 
 let boot = null; // the run of the daemon that the page shows
-let worker = 0;
-let seq = 0; // of the last event
+let boots = new Set(); // the runs of its workers, or that run
 let tick = 0; // of the last second of the charts
 let newestError = 0; // its event
 let lost = 0;
@@ -61,8 +56,7 @@ function begin(latest) {
     connection.notice("The daemon was restarted: its table, charts and numbers begin anew.");
   }
   boot = latest.boot;
-  worker = latest.worker ?? 0;
-  [seq, tick, newestError, lost] = [0, 0, 0, 0];
+  [tick, newestError, lost] = [0, 0, 0];
   stream.close();
   table.clear();
   charts.clear();
@@ -72,6 +66,7 @@ async function readStatus() {
   const latest = await get("/v1/status");
   if (latest.boot !== boot) begin(latest);
   status = latest;
+  boots = new Set([boot, ...(latest.workers ?? []).map((each) => each.boot)]);
   showStatus(latest);
 }
 
@@ -103,7 +98,7 @@ async function readTable() {
   // The stream continues where the table was read, or before: an event twice does no harm.
   const follow = !stream.open && !stream.busy;
   if (follow) await readStatus();
-  const after = `${worker}:${Math.max(seq, (status.ring?.next ?? 1) - 1)}:${boot}`;
+  const after = status.position ?? `0:0:${boot}`;
   try {
     const records = await get("/v1/table", { filter: text, limit: LIMIT + 1 });
     if (text !== filter.value) return;
@@ -162,6 +157,7 @@ function showStatus(latest) {
   setText("ports-of", ports ? `of ${formatCount(ports)}` : "");
   const details = [`up ${formatAge(latest.uptime ?? 0)}`];
   if (latest.draining) details.unshift("draining");
+  for (const each of latest.missing ?? []) details.unshift(`worker ${each.worker} does not reply`);
   if (latest.upstream) details.push(`to ${[latest.upstream].flat().join(", ")}`);
   if (latest.journal?.error) details.push(`journal: ${latest.journal.error}`);
   setText("details", shown(details.join(" · ")));

@@ -55,6 +55,11 @@ class Row {
   }
 }
 
+/** What identifies a translation: each process of a daemon counts its own. */
+function keyOf(record) {
+  return `${record.boot}:${record.serial}`;
+}
+
 function portOf(record) {
   if (record.nat_port == null) return "–";
   return record.nat_port > 65535 ? `#${record.nat_port}` : String(record.nat_port);
@@ -99,7 +104,7 @@ export class Table {
     this.#more = Math.max(0, records.length - LIMIT);
     const seen = new Set();
     for (const record of records.slice(0, LIMIT)) {
-      seen.add(record.serial);
+      seen.add(keyOf(record));
       this.#put(record);
     }
     for (const [serial, row] of this.#rows) {
@@ -114,8 +119,8 @@ export class Table {
     if (event.event === "registered" || event.event === "relaying") {
       this.#put(event);
     } else if (event.event === "removed") {
-      this.#ends.set(event.serial, performance.now());
-      const row = this.#rows.get(event.serial);
+      this.#ends.set(keyOf(event), performance.now());
+      const row = this.#rows.get(keyOf(event));
       if (row && row.ended === null) {
         row.update(event);
         this.#end(row);
@@ -146,15 +151,15 @@ export class Table {
   }
 
   #put(record) {
-    const row = this.#rows.get(record.serial);
+    const row = this.#rows.get(keyOf(record));
     if (row) {
       if (row.ended === null && !(record.event && (record.bytes ?? 0) < (row.record.bytes ?? 0))) row.update(record);
-    } else if (!this.#ends.has(record.serial) && this.#rows.size < LIMIT) {
+    } else if (!this.#ends.has(keyOf(record)) && this.#rows.size < LIMIT) {
       const made = new Row(record);
-      this.#rows.set(record.serial, made);
+      this.#rows.set(keyOf(record), made);
       this.#body.append(made.element);
       made.showAge(null);
-    } else if (!this.#ends.has(record.serial)) {
+    } else if (!this.#ends.has(keyOf(record))) {
       this.#more += record.event === "registered" ? 1 : 0;
     }
   }

@@ -159,7 +159,7 @@ class FollowTests(ObservedCase):
         self.assertEqual(self.queries("/v1/events")[0], {"after": "0:12:boot", "follow": "1"})
 
     def test_follow_continues_where_it_began_if_nothing_has_happened(self) -> None:
-        self.daemon.status["ring"] = {"first": 1, "next": 8}
+        self.daemon.status["position"] = "0:7:boot"
         self.main("events", "-f", "verb GET")
         *_, again = self.queries("/v1/events")
         self.assertEqual(again, {"after": "0:7:boot", "filter": "verb GET", "follow": "1"})

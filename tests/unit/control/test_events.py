@@ -288,7 +288,7 @@ class JournalTests(EventsCase):
         for _ in range(40):
             self.execute()
         self.assertEqual(self.seqs("/v1/events?after=0:5"), list(range(6, 121)))
-        self.assertEqual(self.queries, [EventsQuery("", None, None, 5, 21)])
+        self.assertEqual(self.queries, [EventsQuery("", None, None, 5, 21, ORIGIN.boot)])
         self.assertEqual(self.closed, 1)
 
     def test_journal_is_not_read_if_the_ring_has_everything(self) -> None:

@@ -82,6 +82,7 @@ class SourceTests(ConfigCase):
             'name = "a"\ncontrol = "b"\nweb = ["tcp:13"]\nweb-hosts = "c"\nident = "tcp:14"\n'
             'journal = "d"\njournal-keep = "15h"\njournal-max-size = "16M"\n'
             'journal-names = "none"\ntokens = "f"\nauth-plain = true\n'
+            "workers = 19\nreload-drain = 20\n"
             'rules-default = "deny"\ntrusted-proxies = ["10.0.0.0/8"]\n'
             '[[proxy.rules]]\naction = "allow"\nclients = "unix"\n'
         )
@@ -119,6 +120,8 @@ class SourceTests(ConfigCase):
                 journal_names="none",
                 tokens="f",
                 auth_plain=True,
+                workers=19,
+                reload_drain=20.0,
                 rules=(AccessRule(True, ("unix",)),),
                 rules_default="deny",
                 trusted_proxies=("10.0.0.0/8",),
@@ -149,6 +152,8 @@ class SourceTests(ConfigCase):
             "WEB": "tcp:6  tcp:7",
             "WEB_HOSTS": "a.example",
             "TOKENS": "tokens",
+            "WORKERS": "auto",
+            "RELOAD_DRAIN": "10",
             "AUTH_PLAIN": "yes",
             "RULES_DEFAULT": "deny",
             "TRUSTED_PROXIES": "10.0.0.0/8  unix",
@@ -191,6 +196,7 @@ class SourceTests(ConfigCase):
             "journal-max-size": ("1G", "2G", "3G"),
             "min-rate": ("1K", "2K", "3K"),
             "auth-plain": ("true", "false", "true"),
+            "workers": ("auto", "2", "3"),
         }
         for kind in (ProxyConfig, FileServerConfig):
             for one in settings_of(kind):
@@ -348,7 +354,7 @@ class ReloadableTests(ConfigCase):
             if not one.metadata["reloadable"]
         }
         places = {"name", "control", "web", "web_hosts", "journal", "journal_names", "ident"}
-        self.assertEqual(fixed, {"listen", "log", "access_log", "files", *places})
+        self.assertEqual(fixed, {"listen", "log", "access_log", "files", "workers", *places})
 
 
 class TableOnlyTests(ConfigCase):

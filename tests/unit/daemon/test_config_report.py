@@ -56,6 +56,7 @@ class ShowTests(ReportCase):
                 "min-rate = 0 # default",
                 "# name # not set: after its kind and port",
                 'relay = "auto" # default',
+                "reload-drain = 0.0 # default",
                 "rules = [] # default",
                 'rules-default = "allow" # default',
                 "timeout = 7.0 # environment NATPROXY_FILESERVER_TIMEOUT",
@@ -63,6 +64,7 @@ class ShowTests(ReportCase):
                 "trusted-proxies = [] # default",
                 "web = [] # default",
                 "web-hosts = [] # default",
+                "workers = 1 # default",
             ],
         )
 

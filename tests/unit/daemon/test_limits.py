@@ -74,7 +74,7 @@ class EffectTests(SynchronousTestCase):
         self.gate = LimitGate(self.factory)
 
     def prepare(self, limits: LimitSettings = LIMITS, max_delay: float = 5.0) -> None:
-        prepare_limits(self.gate, ProxyConfig(limits=limits, max_delay=max_delay))()
+        prepare_limits(self.gate, 1, ProxyConfig(limits=limits, max_delay=max_delay))()
 
     def test_without_limits_there_is_no_gate(self) -> None:
         self.prepare(LimitSettings())
@@ -98,5 +98,5 @@ class EffectTests(SynchronousTestCase):
         self.assertEqual(self.factory.delays.longest, 0.5)
 
     def test_nothing_changes_before_the_effect(self) -> None:
-        prepare_limits(self.gate, ProxyConfig(limits=LIMITS))
+        prepare_limits(self.gate, 1, ProxyConfig(limits=LIMITS))
         self.assertEqual(self.factory.gates, ())

@@ -409,6 +409,7 @@ class StatusTests(ObservationCase):
             ("clients", 0),
             ("table", 0),
             ("ring", {"first": 1, "next": 1}),
+            ("position", f"0:0:{companion.origin.boot}"),
             ("journal", None),
             ("control", os.path.abspath("run/a.sock")),
             ("web", []),

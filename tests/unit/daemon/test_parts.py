@@ -45,6 +45,7 @@ BOTH: Effects = {
     "log_size": (4, lambda service: service.log.file._limit, 4 * MIB),
     "max_clients": (5, lambda service: service.factory.admission.clients, 5),
     "max_clients_per_host": (6, lambda service: service.factory.admission.per_host, 6),
+    "reload_drain": (14, lambda service: service.reloader.settings[0].config.reload_drain, 14.0),
     "tokens": (TOKENS, lambda service: len(service.factory.authenticator._tokens), 1),
     "limits": (
         {"total": {"commands": 5}},

@@ -60,7 +60,26 @@ class RuleTests(SynchronousTestCase):
         for name in ("proxy-9000", "a", "_b.c", "A" * 64):
             self.assertEqual(Name().check(name), name)
         message = (
-            "must be at most 64 letters of ASCII, digits, _, . and -, and not begin with . or -"
+            "must be at most 64 letters of ASCII, digits, _, . and -, not begin with . or -, and"
+            " not end with .w0 or the like, as the sockets of workers do"
         )
-        wrong = ("", ".", "..", "-a", ".a", "a/b", "a b", "a\n", "ä", "A" * 65, "a\0", 1, None)
+        self.assertEqual(Name().check("a.w"), "a.w")
+        wrong = (
+            "",
+            "a.w0",
+            "a.w12",
+            "a.w1.2",
+            ".",
+            "..",
+            "-a",
+            ".a",
+            "a/b",
+            "a b",
+            "a\n",
+            "ä",
+            "A" * 65,
+            "a\0",
+            1,
+            None,
+        )
         self.assert_invalid(Name(), message, *wrong)

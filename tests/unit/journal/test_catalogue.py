@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal.catalogue import Catalogue, read_catalogue
 from natproxy.journal.rows import GapRow, Step
-from natproxy.journal.schema import CATALOGUE_FILE, VERSION
+from natproxy.journal.schema import CATALOGUE_FILE, CATALOGUE_VERSION
 from natproxy.journal.segment import Addition, Segment, seal
 from natproxy.journal.summary import SegmentInfo
 from natproxy.records.record import Origin
@@ -89,7 +89,7 @@ class RebuildTests(CatalogueCase):
         infos = [self.sealed(1)]
         self.catalogue.refresh()
         with closing(sqlite3.connect(self.path)) as connection:
-            connection.execute(f"pragma user_version = {VERSION + 1}")
+            connection.execute(f"pragma user_version = {CATALOGUE_VERSION + 1}")
         self.assertEqual(read_catalogue(self.directory), [])
         self.catalogue.refresh()
         self.assertEqual(self.catalogue.infos(), infos)

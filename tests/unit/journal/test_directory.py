@@ -8,7 +8,7 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal.catalogue import Catalogue
-from natproxy.journal.directory import JournalError, claim, note_off, unwritten_start
+from natproxy.journal.directory import JournalError, claim, note_off, unwritten_starts
 from natproxy.journal.files import is_off
 from natproxy.journal.recovery import recover
 from natproxy.journal.rows import GapRow
@@ -138,7 +138,7 @@ class OffTests(DirectoryCase):
         self.run_with_journal("0a", 0)
         with patch.object(Segment, "create", side_effect=OSError(28, "No space left on device")):
             self.assertRaises(JournalError, note_off, self.directory, WALL + 10)
-        self.assertEqual(unwritten_start(self.directory), NOW + 10_000_000)
+        self.assertEqual(unwritten_starts(self.directory), {0: NOW + 10_000_000})
         note_off(self.directory, WALL + 20)
         self.assertEqual(
             gaps_of(self.directory),
@@ -147,7 +147,7 @@ class OffTests(DirectoryCase):
                 GapRow(NOW + 10_000_000, NOW + 20_000_000, None, None, "unwritten"),
             ],
         )
-        self.assertIsNone(unwritten_start(self.directory))
+        self.assertEqual(unwritten_starts(self.directory), {})
 
     def test_fault_is_one_sentence(self) -> None:
         os.mkdir(self.directory)

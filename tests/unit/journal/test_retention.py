@@ -96,7 +96,7 @@ class RetainTests(SynchronousTestCase):
     def test_files_and_their_entries_in_the_catalogue_are_deleted(self) -> None:
         first, second, third = self.catalogue.infos()
         now = NOW + 2 * DAY
-        self.assertEqual(retain(self.directory, now, 3600, 10**9), [first.file, second.file])
+        self.assertEqual(retain(self.directory, now, 3600, 10**9), [first, second])
         self.assertEqual(self.catalogue.infos(), [third])
         self.assertFalse(os.path.exists(os.path.join(self.directory, first.file)))
         self.assertTrue(os.path.exists(os.path.join(self.directory, third.file)))
@@ -109,7 +109,7 @@ class RetainTests(SynchronousTestCase):
     def test_file_that_is_gone_already_is_no_error(self) -> None:
         first = self.catalogue.infos()[0]
         os.unlink(os.path.join(self.directory, first.file))
-        self.assertIn(first.file, retain(self.directory, NOW + 99 * DAY, 1, 10**9))
+        self.assertIn(first, retain(self.directory, NOW + 99 * DAY, 1, 10**9))
 
     def test_interrupted_deletion_leaves_a_catalogue_that_is_corrected(self) -> None:
         with patch.object(retention.Catalogue, "remove", side_effect=KeyboardInterrupt):

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from natproxy.journal import service as services
 from natproxy.journal import writer
 from natproxy.journal.catalogue import Catalogue
+from natproxy.journal.directory import Claim
 from natproxy.journal.maintenance import Maintenance
 from natproxy.journal.rows import GapRow
 from natproxy.journal.search import Journal
@@ -329,8 +330,9 @@ class RestartTests(ServiceCase):
     def kill(self) -> None:
         """End the process; no thread returns."""
         self.thread.asked.clear()
-        os.close(self.journal._lock or -1)
-        self.journal._lock = None
+        assert self.journal._claim is not None
+        self.journal._claim.release()
+        self.journal._claim = None
         self.journal._writer.close()
 
     def test_run_that_wrote_nothing_is_unknown(self) -> None:
@@ -355,7 +357,7 @@ class RestartTests(ServiceCase):
         self.assertEqual(results, [NOBODY, UNKNOWN, UNKNOWN, NOBODY])
 
     def test_run_that_is_killed_after_its_first_write_has_no_other_gap(self) -> None:
-        with patch.object(services, "clear_start"):
+        with patch.object(Claim, "clear_start"):
             self.start()
         self.kill()
         self.restart(10)

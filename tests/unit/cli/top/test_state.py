@@ -35,7 +35,7 @@ class ScriptedDaemon(Daemon):
             "uptime": 90.0,
             "clients": 2,
             "table": 3,
-            "ring": {"first": 1, "next": 101},
+            "position": "0:100:boot",
         }
 
     def status(self) -> dict[str, Any]:
@@ -156,19 +156,19 @@ class EntriesTests(TopCase):
             removed(8, 103, bytes=0, outcome="error"),
         ]
         self.later(2.0)
-        self.assertEqual(self.daemon.after, "0:100")
+        self.assertEqual(self.daemon.after, "0:100:boot")
         total = self.top.window.total()
         self.assertEqual((total.in_flight, total.finished, total.failed), (1, 1.5, 0.5))
         self.assertEqual(total.rate, 500_000)
         self.later()
-        self.assertEqual(self.daemon.after, "0:103")
+        self.assertEqual(self.daemon.after, "0:103:boot")
 
     def test_events_that_were_too_many_are_reported(self) -> None:
         self.daemon.new = [LostEvents(0, "boot", 101, 9000), removed(7, 9001)]
         self.later()
         self.assertIn("8,900 events were too many to count", self.shown())
         self.later()
-        self.assertEqual(self.daemon.after, "0:9001")
+        self.assertEqual(self.daemon.after, "0:9001:boot")
         # Of another run of the daemon, whose number is unknown.
         self.daemon.new = [LostEvents(0, None, 9002, None), removed(7, 1)]
         self.later()
@@ -183,12 +183,12 @@ class EntriesTests(TopCase):
     def test_number_of_events_of_a_sample_is_bounded(self) -> None:
         self.patch(sampling, "MOST_EVENTS", 3)
         self.daemon.new = [removed(7, 101 + number) for number in range(9)]
-        self.daemon.members["ring"] = {"first": 1, "next": 110}
+        self.daemon.members["position"] = "0:109:boot"
         self.later()
         assert self.top.sample is not None
         self.assertEqual((len(self.top.sample.finished), self.top.sample.lost), (3, 6))
         self.later()
-        self.assertEqual(self.daemon.after, "0:109")
+        self.assertEqual(self.daemon.after, "0:109:boot")
 
     def test_window_forgets_what_is_old(self) -> None:
         self.daemon.new = [removed(7, 101)]
@@ -295,15 +295,15 @@ class EntriesTests(TopCase):
         self.assertIn("no daemon listens", self.shown())
         self.assertIn("proxy-9000  NO REPLY", self.shown())
         self.daemon.error = None
-        self.daemon.members |= {"boot": "next", "ring": {"first": 1, "next": 4}}
+        self.daemon.members |= {"boot": "next", "position": "0:3:next"}
         self.later()
         self.assertNotIn("no daemon listens", self.shown())
         self.assertNotIn("NO REPLY", self.shown())
         self.later()
-        self.assertEqual(self.daemon.after, "0:3")
+        self.assertEqual(self.daemon.after, "0:3:next")
 
     def test_daemon_without_events_is_sampled(self) -> None:
-        del self.daemon.members["ring"]
+        del self.daemon.members["position"]
         self.later()
         self.later()
         self.assertEqual(self.serials(), [1, 2, 3])

@@ -1,0 +1,1 @@
+"""One daemon of several workers: the master's resources, merged from those of the workers."""

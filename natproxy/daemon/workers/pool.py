@@ -1,0 +1,479 @@
+"""The workers of one generation: started, watched, replaced, drained.
+
+Worker *i* accepts from socket *i* of each endpoint. While it does not serve, a sibling accepts from
+its socket as well: no client is refused or waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from natproxy.daemon.workers.channel import Channel, Message
+from natproxy.daemon.workers.process import Launched
+from natproxy.daemon.workers.state import TRANSITIONS, Event, State
+
+BEAT = 1.0
+"""Seconds between two heartbeats of a worker, and between two checks of them."""
+
+SILENCE = 10.0
+"""Seconds without a heartbeat after which a worker is killed."""
+
+START = 60.0
+"""Seconds that a worker may take to start."""
+
+LONGEST_DELAY = 30.0
+"""Seconds between two attempts to replace a worker at most."""
+
+REAP = 0.02
+"""Seconds between two attempts to reap a process whose channel is closed."""
+
+STEADY = 60.0
+"""Seconds that a worker must have served for the next one to be started without a delay."""
+
+
+class StartFailed(Exception):
+    """A worker could not start, for the reason that is this exception's text."""
+
+
+class LaunchedAs(NamedTuple):
+    """A worker that has just been started, and what identifies it.
+
+    :ivar boot: random text; this process.
+    :ivar control: path of its control socket; ``None`` if it has none.
+    :ivar launched: its process, and how it is reached.
+    """
+
+    boot: str
+    control: str | None
+    launched: Launched
+
+
+class Launch(Protocol):
+    """Starts the process of a worker."""
+
+    def __call__(self, number: int, /) -> LaunchedAs:
+        """Start worker ``number``.
+
+        :raises OSError: if it cannot be started.
+        """
+        ...
+
+
+def delay_after(failures: int) -> float:
+    """Return the seconds to wait before a worker is replaced.
+
+    :param failures: ends of the worker in a row, this one included.
+    """
+    return 0.0 if failures < 2 else min(LONGEST_DELAY, 2.0 ** (failures - 2))
+
+
+class Worker:
+    """A worker, as its master sees it.
+
+    :param number: from 0.
+    :param generation: counted up by each reload that replaces the workers.
+    :param started: what was started.
+    :param changed: called with the worker and the event when its state has changed, or it has sent
+        a message that is no change (``None``).
+    :param now: returns the time, in seconds.
+    :ivar number: as the parameter.
+    :ivar generation: likewise.
+    :ivar boot: random text; this process.
+    :ivar control: path of its control socket; ``None`` if it has none.
+    :ivar process: its process.
+    :ivar state: what it does.
+    :ivar since: when it began to serve.
+    :ivar heard: when its last message was received.
+    :ivar reason: why it cannot start; empty if it has not reported one.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        generation: int,
+        started: LaunchedAs,
+        changed: Callable[[Worker, Event], object],
+        now: Callable[[], float],
+    ) -> None:
+        self.number = number
+        self.generation = generation
+        self.boot = started.boot
+        self.control = started.control
+        self.process = started.launched.process
+        self.launched = started.launched
+        self.state = State.STARTING
+        self.since = now()
+        self.heard = now()
+        self.reason = ""
+        self.replies: dict[int, Deferred[Message]] = {}
+        self.channel = Channel(self._received, self._closed)
+        self._changed = changed
+        self._now = now
+        self._requests = 0
+
+    @property
+    def pid(self) -> int:
+        """Number of its process."""
+        return self.process.pid
+
+    @property
+    def phase(self) -> str:
+        """The name of its state."""
+        return str(self.state.value)
+
+    def send(self, action: str, **members: Any) -> None:
+        """Send a message."""
+        self.channel.send({"do": action, **members})
+
+    def request(self, action: str, **members: Any) -> Deferred[Message]:
+        """Send a message; fires with the reply, or fails with `StartFailed` if it ends before."""
+        self._requests += 1
+        reply: Deferred[Message] = Deferred()
+        self.replies[self._requests] = reply
+        self.send(action, id=self._requests, **members)
+        return reply
+
+    def happened(self, event: Event) -> None:
+        """Change the state."""
+        self.state = TRANSITIONS[self.state][event]
+        if event is Event.READY:
+            self.since = self._now()
+        self._changed(self, event)
+
+    def drain(self, seconds: float | None) -> None:
+        """Make it finish its connections and end.
+
+        :param seconds: for which it may take; ``None`` for any time.
+        """
+        self.send("drain", seconds=seconds)
+        self.happened(Event.DRAIN)
+
+    def retire(self, seconds: float | None) -> None:
+        """Make it accept no more, and end when its clients have left.
+
+        :param seconds: after which it drains; ``None`` for any time.
+        """
+        self.send("retire", seconds=seconds)
+        self.happened(Event.DRAIN)
+
+    def _received(self, message: Message) -> None:
+        self.heard = self._now()
+        event = message["event"]
+        if event == "ready":
+            self.happened(Event.READY)
+        elif event == "draining":
+            self.happened(Event.DRAIN)
+        elif event == "failed":
+            self.reason = str(message["reason"])
+        elif event == "reply":
+            reply = self.replies.pop(message["id"], None)
+            if reply is not None:
+                reply.callback(message)
+
+    def _closed(self) -> None:
+        """The channel is closed: the process has ended, or is about to."""
+        if self.state is not State.ENDED:
+            self.heard = self._now()
+            self.happened(Event.LOSE)
+
+    def ended(self) -> None:
+        """Its process has ended."""
+        replies, self.replies = self.replies, {}
+        for reply in replies.values():
+            reply.errback(StartFailed(f"worker {self.number} {self.process.end()}"))
+        self.happened(Event.END)
+
+
+class _Slot:
+    """The place of one worker of a generation.
+
+    :ivar worker: that is in it; ``None`` until the next one is started.
+    :ivar failures: ends in a row.
+    :ivar cover: the sibling that accepts from its sockets meanwhile.
+    :ivar call: starts the next worker.
+    """
+
+    def __init__(self) -> None:
+        self.worker: Worker | None = None
+        self.failures = 0
+        self.cover: Worker | None = None
+        self.call: IDelayedCall | None = None
+
+
+class Pool:
+    """The workers of one generation.
+
+    :param clock: for heartbeats and delays.
+    :param count: number of workers.
+    :param launch: starts one.
+    :param attach: makes the reactor serve a worker's channel and log.
+    :param generation: number of the generation.
+    :ivar generation: likewise.
+    :ivar ended: called when no worker is left after `drain` or `cancel`.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        count: int,
+        launch: Launch,
+        attach: Callable[[Worker], object],
+        generation: int = 0,
+    ) -> None:
+        self.generation = generation
+        self.ended: Callable[[Pool], object] = lambda pool: None
+        self._clock = clock
+        self._launch = launch
+        self._attach = attach
+        self._slots = [_Slot() for _ in range(count)]
+        # Those that drain and those that were killed; their slots have others.
+        self._leaving: list[Worker] = []
+        self._starting: Deferred[None] | None = None
+        self._replacing = False
+        self._check: IDelayedCall | None = None
+        self._checked = clock.seconds()
+
+    def __iter__(self) -> Iterator[Worker]:
+        """Yield the workers whose processes run, in the order of their numbers, then the old."""
+        for slot in self._slots:
+            if slot.worker is not None:
+                yield slot.worker
+        yield from self._leaving
+
+    def __len__(self) -> int:
+        """Return how many workers run."""
+        return sum(1 for _ in self)
+
+    @property
+    def serving(self) -> list[Worker]:
+        """The workers that accept connections."""
+        return [one for one in self if one.state is State.SERVING]
+
+    def start(self) -> Deferred[None]:
+        """Start all workers.
+
+        :return: fires when all serve, and fails with `StartFailed` when the first one cannot.
+        """
+        starting: Deferred[None] = Deferred()
+        self._starting = starting
+        try:
+            for number in range(len(self._slots)):
+                self._start(number)
+        except OSError as error:
+            self._fail(f"cannot start a process: {error.strerror}")
+        return starting
+
+    def attach(self) -> None:
+        """Have the reactor serve all of them from now on, and check their heartbeats."""
+        for worker in self:
+            self._attach(worker)
+        self._checked = self._clock.seconds()
+        for worker in self:
+            worker.heard = self._checked
+        self._check = self._clock.callLater(BEAT, self._check_all)
+
+    def drain(self, seconds: float | None) -> None:
+        """Make all workers finish their connections and end; none is replaced.
+
+        :param seconds: as of `Worker.drain`.
+        """
+        self._stop_replacing()
+        for worker in list(self):
+            worker.drain(seconds)
+        self._end_if_empty()
+
+    def retire(self, seconds: float | None) -> None:
+        """Make all workers accept no more, and end when their clients have left.
+
+        :param seconds: as of `Worker.retire`.
+        """
+        self._stop_replacing()
+        for worker in list(self):
+            worker.retire(seconds)
+        self._end_if_empty()
+
+    def abort(self) -> None:
+        """Make the workers that drain abort their connections."""
+        for worker in self:
+            worker.send("abort")
+
+    def kill(self) -> None:
+        """Kill all workers; none is replaced."""
+        self._stop_replacing()
+        for worker in list(self):
+            worker.process.kill()
+        self._end_if_empty()
+
+    def send(self, action: str, **members: Any) -> None:
+        """Send a message to all."""
+        for worker in self:
+            worker.send(action, **members)
+
+    def _stop_replacing(self) -> None:
+        self._replacing = False
+        for slot in self._slots:
+            call, slot.call = slot.call, None
+            if call is not None:
+                call.cancel()
+
+    def _start(self, number: int) -> None:
+        slot = self._slots[number]
+        started = self._launch(number)
+        now = self._clock.seconds
+        slot.worker = Worker(number, self.generation, started, self._changed, now)
+
+    def _changed(self, worker: Worker, event: Event) -> None:
+        """Do what follows from a change of a worker's state."""
+        if event is Event.READY:
+            if self._starting is not None:
+                self._started_if_all_serve()
+        elif event is Event.DRAIN:
+            if self._replacing and self._slots[worker.number].worker is worker:
+                # It drains since it received a signal: the next one serves meanwhile.
+                self._leave(worker)
+                self._schedule(worker.number, 0.0)
+        elif event is Event.LOSE:
+            self._reap(worker)
+        elif event is Event.END:
+            self._worker_ended(worker)
+        self._balance()
+
+    def _started_if_all_serve(self) -> None:
+        if len(self.serving) == len(self._slots):
+            starting, self._starting = self._starting, None
+            self._replacing = True
+            assert starting is not None
+            starting.callback(None)
+
+    def _fail(self, reason: str) -> None:
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            for worker in self:
+                worker.process.terminate()
+            starting.errback(StartFailed(reason))
+
+    def reap(self) -> None:
+        """Note which processes have ended."""
+        for worker in list(self):
+            if worker.process.poll():
+                worker.ended()
+
+    def _reap(self, worker: Worker) -> None:
+        """Note the end of a process as soon as the kernel reports it."""
+        if worker.state is State.LOST:
+            if worker.process.poll():
+                worker.ended()
+            else:
+                self._clock.callLater(REAP, self._reap, worker)
+
+    def _leave(self, worker: Worker) -> None:
+        self._slots[worker.number].worker = None
+        self._leaving.append(worker)
+
+    def _worker_ended(self, worker: Worker) -> None:
+        text = worker.reason or f"process {worker.pid} {worker.process.end()}"
+        if worker in self._leaving:
+            self._leaving.remove(worker)
+            self._log.info("worker {number} {text}", number=worker.number, text=text)
+        else:
+            slot = self._slots[worker.number]
+            slot.worker = None
+            if self._starting is not None:
+                self._fail(worker.reason or f"worker {worker.number}: {text}")
+            elif self._replacing:
+                steady = self._clock.seconds() - worker.since >= STEADY
+                slot.failures = 1 if steady else slot.failures + 1
+                delay = delay_after(slot.failures)
+                self._log.error(
+                    "worker {number}: {text}; the next one is started in {delay:g} s",
+                    number=worker.number,
+                    text=text,
+                    delay=delay,
+                )
+                self._schedule(worker.number, delay)
+        self._end_if_empty()
+
+    def _end_if_empty(self) -> None:
+        if not self._replacing and self._starting is None and not len(self):
+            check, self._check = self._check, None
+            if check is not None:
+                check.cancel()
+            self.ended(self)
+
+    def _schedule(self, number: int, delay: float) -> None:
+        self._slots[number].call = self._clock.callLater(delay, self._replace, number)
+
+    def _replace(self, number: int) -> None:
+        slot = self._slots[number]
+        slot.call = None
+        try:
+            self._start(number)
+        except OSError as error:
+            slot.failures += 1
+            delay = delay_after(slot.failures)
+            self._log.error(
+                "worker {number}: cannot start a process: {reason}; tried again in {delay:g} s",
+                number=number,
+                reason=error.strerror,
+                delay=delay,
+            )
+            self._schedule(number, delay)
+        else:
+            assert slot.worker is not None
+            self._attach(slot.worker)
+
+    def _balance(self) -> None:
+        """Have siblings accept from the sockets of workers that do not serve."""
+        if not self._replacing:
+            return
+        for number, slot in enumerate(self._slots):
+            serves = slot.worker is not None and slot.worker.state is State.SERVING
+            covered = slot.cover is not None and slot.cover.state is State.SERVING
+            if serves and slot.cover is not None:
+                if covered:
+                    slot.cover.send("release", socket=number)
+                slot.cover = None
+            elif not serves and not covered:
+                slot.cover = self._sibling_of(number)
+                if slot.cover is not None:
+                    slot.cover.send("adopt", socket=number)
+
+    def _sibling_of(self, number: int) -> Worker | None:
+        count = len(self._slots)
+        for step in range(1, count):
+            sibling = self._slots[(number + step) % count].worker
+            if sibling is not None and sibling.state is State.SERVING:
+                return sibling
+        return None
+
+    def _check_all(self) -> None:
+        """Reap the workers that have ended, and kill those that have sent nothing for too long."""
+        now = self._clock.seconds()
+        self._check = self._clock.callLater(BEAT, self._check_all)
+        late = now - self._checked > 3 * BEAT
+        self._checked = now
+        self.reap()
+        for worker in list(self):
+            if late:
+                # This process did not run: messages may wait to be read.
+                worker.heard = now
+            limit = START if worker.state is State.STARTING else SILENCE
+            if now - worker.heard > limit:
+                if worker.state is not State.LOST:
+                    self._log.error(
+                        "worker {number}: process {pid} has sent no heartbeat for {seconds:g} s:"
+                        " it is killed",
+                        number=worker.number,
+                        pid=worker.pid,
+                        seconds=limit,
+                    )
+                worker.process.kill()
+                if worker.state is not State.LOST:
+                    worker.happened(Event.LOSE)

@@ -1,0 +1,245 @@
+"""A proxy with two workers under load: workers are killed, and replaced by reloads.
+
+``NATPROXY_TEST_WORKERS=20,20`` is 20 kills and 20 reloads, for `.ci/long`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.twistd import LIMIT, TWISTD, catches, environment
+
+KILLS, RELOADS = map(int, os.environ.get("NATPROXY_TEST_WORKERS", "2,2").split(","))
+LOOPBACK = "tcp:0:interface=127.0.0.1"
+CLIENTS = 6
+SIZE = 24 << 20
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Return a directory with a short path, with files to serve."""
+    path = Path(tempfile.mkdtemp())
+    (path / "served").mkdir()
+    (path / "served" / "small").write_bytes(b"small\n")
+    with (path / "served" / "large").open("wb") as file:
+        file.truncate(SIZE)
+    yield path
+    shutil.rmtree(path)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + 2 * LIMIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+class Load:
+    """Clients that send short commands, several on each connection."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.done = 0
+        self.failed = 0
+        self.refused = 0
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Send commands until the end of the block."""
+        threads = [threading.Thread(target=self._client) for _ in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+
+    def await_commands(self, count: int) -> None:
+        """Wait until as many further commands have been served."""
+        target = self.done + count
+        wait_until(lambda: self.done >= target)
+
+    def _client(self) -> None:
+        while not self._stop.is_set():
+            try:
+                connection = socket.create_connection(("127.0.0.1", self.port), LIMIT)
+            except OSError:
+                with self._lock:
+                    self.refused += 1
+                continue
+            with connection, connection.makefile("rb") as replies:
+                for _ in range(10):
+                    if not self._command(connection, replies.readline):
+                        break
+
+    def _command(self, connection: socket.socket, readline: Callable[[], bytes]) -> bool:
+        lines: list[bytes] = []
+        with suppress(OSError):
+            connection.sendall(b"LIST\n")
+            while not lines or lines[-1] not in (b"END\n", b""):
+                lines.append(readline())
+        complete = lines == [b"OK\n", b"large\n", b"small\n", b"END\n"]
+        with self._lock:
+            self.done += complete
+            self.failed += not complete
+        return complete
+
+
+class Process:
+    """A daemon as a process, with a log in a file."""
+
+    def __init__(self, stack: ExitStack, directory: Path, daemon: str) -> None:
+        self.path = directory / f"{daemon}.log"
+        command = [*TWISTD, "-n", "--pidfile=", daemon, "--config=natproxy.toml"]
+        self.process = subprocess.Popen(
+            [*command, f"--log={self.path}"],
+            cwd=directory,
+            env=environment({"RUNTIME_DIRECTORY": os.fspath(directory)}),
+        )
+        stack.enter_context(self.process)
+        stack.callback(self.process.kill)
+        wait_until(lambda: catches(self.process.pid, signal.SIGTERM))
+        self.port = int(self.await_line(r"listens on 127\.0\.0\.1:(\d+)"))
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        return self.path.read_text() if self.path.exists() else ""
+
+    def await_line(self, pattern: str) -> str:
+        """Wait for a line of the log; return its first group."""
+        wait_until(lambda: re.search(pattern, self.log) is not None)
+        found = re.search(pattern, self.log)
+        assert found is not None
+        return found[1]
+
+    def workers(self) -> list[int]:
+        """Return the processes of the workers."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return [int(each) for each in children.read_text().split()]
+
+    def end(self) -> int:
+        """Send SIGTERM; return the status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(2 * LIMIT)
+
+
+class Deployment:
+    """A file server, and a proxy with two workers in front of it."""
+
+    def __init__(self, stack: ExitStack, directory: Path) -> None:
+        self.directory = directory
+        self.upstream = ""
+        self.write()
+        server = Process(stack, directory, "fileserver")
+        self.upstream = f"tcp:127.0.0.1:{server.port}"
+        self.write()
+        self.proxy = Process(stack, directory, "natproxy")
+
+    def write(self, *endpoints: str) -> None:
+        """Write the settings, with further endpoints of the proxy."""
+        listen = json.dumps([LOOPBACK, *endpoints])
+        (self.directory / "natproxy.toml").write_text(
+            f'[fileserver]\nlisten = "{LOOPBACK}"\nfiles = "served"\nname = "files"\n'
+            f'[proxy]\nlisten = {listen}\nworkers = 2\nname = "edge"\njournal = "none"\n'
+            f"drain = 120\n" + (f'upstream = "{self.upstream}"\n' if self.upstream else "")
+        )
+
+    def replace(self, number: int) -> None:
+        """Reload with other endpoints, and wait until the new workers serve."""
+        path = self.directory / f"{number}.listen"
+        self.write(f"unix:{path}")
+        os.kill(self.proxy.pid, signal.SIGHUP)
+        wait_until(lambda: re.search(f"reloaded: .*{path.name}", self.proxy.log) is not None)
+
+
+def test_killed_workers_fail_their_own_commands_only(directory: Path) -> None:
+    with ExitStack() as stack:
+        deployment = Deployment(stack, directory)
+        proxy = deployment.proxy
+        load = Load(proxy.port)
+        with load.running():
+            for number in range(KILLS):
+                load.await_commands(20)
+                before = proxy.workers()
+                assert len(before) == 2
+                os.kill(before[number % 2], signal.SIGKILL)
+                # The other worker serves all clients meanwhile.
+                load.await_commands(50)
+                started = 3 + number
+                wait_until(lambda started=started: proxy.log.count("control socket: ") == started)
+        assert load.refused == 0
+        assert load.failed <= KILLS * CLIENTS
+        assert proxy.log.count("was ended by SIGKILL; the next one is started") == KILLS
+        assert proxy.end() == 0
+
+
+def test_reloads_that_replace_workers_fail_no_command(directory: Path) -> None:
+    with ExitStack() as stack:
+        deployment = Deployment(stack, directory)
+        proxy = deployment.proxy
+        load = Load(proxy.port)
+        with socket.create_connection(("127.0.0.1", proxy.port), LIMIT) as download:
+            download.sendall(b"GET large\n")
+            received = len(download.recv(1000))
+            with load.running():
+                for number in range(RELOADS):
+                    load.await_commands(20)
+                    deployment.replace(number)
+                    received += len(download.recv(1000))
+                    load.await_commands(20)
+            # The old worker still serves the client that it had.
+            wait_until(lambda: len(proxy.workers()) == 3)
+            while received < SIZE and (data := download.recv(1 << 20)):
+                received += len(data)
+            assert received >= SIZE
+        assert (load.failed, load.refused) == (0, 0)
+        wait_until(lambda: len(proxy.workers()) == 2)
+        assert proxy.end() == 0
+
+
+def test_workers_end_in_order_when_their_master_is_killed(directory: Path) -> None:
+    with ExitStack() as stack:
+        proxy = Deployment(stack, directory).proxy
+        workers = proxy.workers()
+        with socket.create_connection(("127.0.0.1", proxy.port), LIMIT) as download:
+            download.sendall(b"GET large\n")
+            received = len(download.recv(1000))
+            proxy.process.kill()
+            proxy.process.wait()
+            # The sockets are closed when both workers drain.
+            wait_until(lambda: refuses(proxy.port))
+            while data := download.recv(1 << 20):
+                received += len(data)
+        assert received >= SIZE
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def refuses(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return True
+    return False
