@@ -69,8 +69,12 @@ class ProxyCoverage:
 
     def _coverage(self, worker: int) -> Coverage:
         chain = self._chains[worker]
-        # Its next segment will follow, although the newest one may be sealed.
-        segments = [*chain[:-1], chain[-1]._replace(sealed=None)]
+        # That the next part is missing is a gap only if it was deleted: see `holes`.
+        last = {summary.boot: summary.name for summary in chain}
+        segments = [
+            summary._replace(sealed=None) if summary.name == last[summary.boot] else summary
+            for summary in chain
+        ]
         return Coverage(
             Contents(
                 tuple(segments),

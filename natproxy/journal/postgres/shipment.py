@@ -102,6 +102,7 @@ class Shipment:
         self._made: set[int] = set()
         self._earliest: dict[int, int] = {}
         self._rows = self._refused = 0
+        self._passed = False
 
     def ship(
         self, look: Look, segments: Sequence[Summary], stopping: Callable[[], bool]
@@ -113,6 +114,10 @@ class Shipment:
         :raises Superseded: if the position has to be read again.
         """
         self._rows = self._refused = 0
+        if self._passed:
+            # What was done before this look, and is followed by nothing in it, has ended.
+            self._end_runs(segments)
+        self._passed = True
         today = day_of(self._clock())
         self._make_partitions(range(today, today + AHEAD))
         wanted = self._wanted(segments)
@@ -134,7 +139,6 @@ class Shipment:
                     waiting.add(run)
                 else:
                     self._skip(segment, error)
-        self._end_runs(segments)
         return self._settle(look, self._wanted(segments))
 
     def _wanted(self, segments: Sequence[Summary]) -> list[Summary]:

@@ -402,6 +402,49 @@ def test_translation_that_ends_in_a_hole_is_lost(fleet: Fleet) -> None:
     assert fleet.ask(at(daemon.now - 1)).result == NOBODY
 
 
+def test_run_whose_last_segments_were_deleted_has_a_gap_until_the_next_one(fleet: Fleet) -> None:
+    daemon = fleet.add("edge-1")
+    daemon.remove(daemon.register(PORT + 2))
+    serial = daemon.register(PORT)
+    daemon.wait(SECOND)
+    daemon.flush()
+    fleet.ship()
+    shipped = daemon.now
+    for sealed in (False, True):
+        daemon.wait(SECOND)
+        if sealed:
+            daemon.seal()
+            fleet.ship()
+            shipped = daemon.now - 1
+        daemon.wait(SECOND)
+        daemon.register(PORT + 3)
+        daemon.remove(daemon.register(PORT + 2))
+        daemon.kill()
+        daemon.wait(10 * SECOND)
+        daemon.start()
+        started = daemon.now
+        for path in paths_of(daemon.directory)[:-1]:
+            os.unlink(path)
+        fleet.ship()
+        fleet.ship()
+        for time, result in (
+            (shipped - SECOND // 2, NOBODY),
+            (shipped + SECOND, UNKNOWN),
+            (started - SECOND, UNKNOWN),
+        ):
+            assert fleet.ask(at(time, PORT + 2)).result == result, (sealed, time - START)
+        daemon.wait(SECOND)
+        daemon.remove(daemon.register(PORT + 2))
+        daemon.wait(SECOND)
+        daemon.flush()
+        fleet.ship()
+        assert fleet.ask(at(daemon.now - SECOND // 2, PORT + 2)).result == NOBODY
+    assert fleet.ask(at(START + SECOND // 2)).result == FOUND
+    assert fleet.database.rows(f"select outcome from unended where serial = {serial}")[0] == (
+        "lost",
+    )
+
+
 def test_second_shipper_of_a_proxy_is_refused(fleet: Fleet, server: Server) -> None:
     daemon = fleet.add("edge-1")
     fleet.ship()
