@@ -204,7 +204,7 @@ class FleetSource:
         after: str | None = None,
         last: int | None = None,
         follow: bool = False,
-    ) -> Iterator[Record | LostEvents]:
+    ) -> Iterator[Event]:
         """Refuse: a database has translations, and not their events.
 
         :raises UsageError: always.
