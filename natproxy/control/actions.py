@@ -9,10 +9,11 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from natproxy.control.encoding import encode
-from natproxy.control.json_resource import JSON, JSONResource, object_of
+from natproxy.control.json_resource import JSON, Context, JSONResource, object_of
 from natproxy.control.parameters import (
     RequestError,
     parse_members,
+    read_action,
     read_boot,
     read_count,
     read_filter,
@@ -145,11 +146,9 @@ class DrainResource(JSONResource):
         if self._draining:
             raise RequestError(409, "the daemon is draining already")
         self._draining = True
-        observed = self.context.observed
         peer = administrator_of(request)
         self._log.info("drain by {peer}", peer=peer)
-        if observed.ring is not None:
-            observed.ring.act("drain", self.context.wall_clock(), peer.uid, peer.pid)
+        note_action(self.context, "drain", peer)
         self.context.reactor.callLater(0, self._drain)
         self.send(request, {"draining": True}, 202)
 
@@ -175,14 +174,43 @@ class ReloadResource(JSONResource):
         dry_run = members.get("dry_run", False)
         observed = self.context.observed
         peer = administrator_of(request)
-        if observed.ring is not None and not dry_run:
-            observed.ring.act("reload", self.context.wall_clock(), peer.uid, peer.pid)
+        if not dry_run:
+            note_action(self.context, "reload", peer)
         assert observed.reload is not None
         # If the client is gone meanwhile, the settings are reloaded all the same.
         observed.reload(f"reload by {peer}", dry_run).addCallbacks(
             lambda result: self.send(request, *_status_of(result)),
             lambda failure: self.send_error(request, failure),
         )
+
+
+class NoteResource(JSONResource):
+    """Records an action of an administrator that the master of a worker carries out."""
+
+    path = "/v1/note"
+    summary = "of a worker, for its master: record a drain or a reload as an event"
+    parameters = {"POST": {}}
+    members = {"event": read_action}
+
+    def post(self, request: Request, values: dict[str, Any]) -> Any:
+        """Record the action.
+
+        :raises RequestError: with 400 if it is none.
+        """
+        members = parse_members(object_of(request), self.members, self.context.now())
+        if "event" not in members:
+            raise RequestError(400, "event is missing")
+        note_action(self.context, members["event"], administrator_of(request))
+        return {"noted": members["event"]}
+
+
+def note_action(context: Context, event: str, peer: Peer) -> None:
+    """Record an administrator's action as an event, if the daemon has events."""
+    observed = context.observed
+    if observed.ring is not None:
+        observed.ring.act(event, context.wall_clock(), peer.uid, peer.pid)
+    elif observed.note is not None:
+        observed.note(event, peer.uid, peer.pid)
 
 
 def _status_of(result: dict[str, Any]) -> tuple[dict[str, Any], int]:

@@ -91,6 +91,8 @@ class Observed:
     :ivar metrics: the resource of ``/metrics``; ``None`` if prometheus_client is not installed.
     :ivar reconcile: compares the table with the process's sockets; returns the members of
         ``/v1/reconcile``, or a Deferred that fires with them.
+    :ivar note: records an administrator's action, of a uid and a pid, in the events of all workers;
+        ``None`` if the ring does so, or there are no events.
     :ivar flush: writes the journal of a worker, for its master; fires with the time until which it
         is complete, in microseconds since the epoch. ``None`` for a daemon without workers.
     :ivar counted: returns what a worker has counted, for its master; likewise.
@@ -109,5 +111,6 @@ class Observed:
     metrics: IResource | None = None
     reconcile: Callable[[], dict[str, Any] | Deferred[dict[str, Any]]] | None = None
     reload: Callable[[str, bool], Deferred[dict[str, Any]]] | None = None
+    note: Callable[[str, int | None, int | None], object] | None = None
     flush: Callable[[], Deferred[int]] | None = None
     counted: Callable[[], Deferred[dict[str, Any]]] | None = None

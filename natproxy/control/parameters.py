@@ -179,6 +179,16 @@ def read_flag(text: Any, now: int) -> bool:
     raise ValueError("neither true nor false")
 
 
+def read_action(text: Any, now: int) -> str:
+    """Return an action of an administrator that concerns a whole daemon.
+
+    :raises ValueError: if it is none.
+    """
+    if text not in ("drain", "reload"):
+        raise ValueError("neither drain nor reload")
+    return str(text)
+
+
 def read_boot(text: Any, now: int) -> str:
     """Return the identifier of a run of a daemon.
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from natproxy.control.actions import DrainResource, KillResource, ReloadResource
+from natproxy.control.actions import DrainResource, KillResource, NoteResource, ReloadResource
 from natproxy.control.encoding import encode
 from natproxy.control.events import EventsResource
 from natproxy.control.json_resource import (
@@ -261,6 +261,8 @@ def resources_of(context: Context, actions: bool) -> list[JSONResource]:
             found.append(FlushResource(context))
         if observed.counted is not None:
             found.append(FamiliesResource(context))
+            if observed.ring is not None:
+                found.append(NoteResource(context))
     return found
 
 

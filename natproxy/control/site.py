@@ -15,8 +15,8 @@ from twisted.web.server import Request, Site
 from natproxy.control.json_resource import Context, JSONResource
 from natproxy.control.resources import resources_of, tree_of
 
-CONNECTIONS = 100
-"""Connections at once; further ones are closed."""
+CONNECTIONS = 200
+"""Connections at once; further ones are closed. An observer of the daemon usually has fewer."""
 
 MOST_BODY = 4 << 20
 """Bytes of a request's body: some 50,000 lookups of ports."""

@@ -58,6 +58,10 @@ _UNLIMITED = 1 << 20
 _log = Logger()
 
 
+MASTER = 16
+"""Connections to a worker's control socket that its master needs besides those of observers."""
+
+
 class Capacity(NamedTuple):
     """The clients, splices and pipes that a number of descriptors suffices for.
 
@@ -90,16 +94,19 @@ class Observers(NamedTuple):
 NO_OBSERVERS = Observers()
 
 
-def observers_for(config: DaemonConfig, descriptors: int) -> Observers:
+def observers_for(config: DaemonConfig, descriptors: int, workers: int = 1) -> Observers:
     """Return how many observers a daemon may have, by its settings and its descriptors.
 
     The connections of each kind are a sixteenth of the descriptors at most, and the journal has an
-    eighth.
+    eighth. A worker is read by the observers of its master's control socket and of its web
+    endpoints.
+
+    :param workers: how many processes the daemon has.
     """
     most = max(2, min(OBSERVERS, descriptors // 16))
     proxy = config if isinstance(config, ProxyConfig) else None
     return Observers(
-        0 if config.control == NONE else most,
+        0 if config.control == NONE else most if workers == 1 else 2 * most + MASTER,
         most if config.web else 0,
         most // 2 if proxy and proxy.ident else 0,
         min(JOURNAL, 2 * most) if proxy and proxy.journal != NONE else 0,

@@ -156,7 +156,7 @@ def make_file_server_process(
     served = open_directory(config) if served is None else served
     use_monotonic_time(reactor)
     descriptors = attainable() if descriptors is None else descriptors
-    observers = observers_for(config, descriptors)
+    observers = observers_for(config, descriptors, share.workers)
     capacity = file_server_capacity(descriptors - share.inherited, observers)
     # Each has threads of its own: slow or blocked work of one kind does not delay the others.
     reads = Reads(Threads(reactor, CONCURRENT_READS, "reads"), reactor)

@@ -15,6 +15,7 @@ from twisted.logger import (
 
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.logfile import LEVEL, MIB, LogWriter, RotatingFile, Stream, format_time
+from natproxy.daemon.workers.handover import EXECUTION
 from natproxy.settings import SettingError
 
 STANDARD_OUTPUT = 1
@@ -165,7 +166,7 @@ def _brief_line(event: LogEvent) -> str:
 
 
 def _in_foreground(twistd: Any) -> bool:
-    return bool(twistd["nodaemon"] or twistd["debug"])
+    return bool(twistd["nodaemon"] or twistd["debug"]) and not EXECUTION.background
 
 
 def _open(config: DaemonConfig, path: str) -> LogChoice:

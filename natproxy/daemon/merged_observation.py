@@ -10,9 +10,12 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
+
 from natproxy import __version__
 from natproxy.control.interfaces import Observed
-from natproxy.control.merged.workers import Fleet, WorkerHandle
+from natproxy.control.merged.workers import Fleet, Worker, WorkerHandle
+from natproxy.control.peer import Peer
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import attainable, observers_for
 from natproxy.daemon.observation import Observation
@@ -197,7 +200,18 @@ class MergedObservation(Observation):
             self.status,
             self._reason_not_ready,
             lambda: self.daemon.end("drain requested on the control socket"),
+            note=self._note if self.shown_kind == "proxy" else None,
             reload=self._reload,
+        )
+
+    def _note(self, event: str, uid: int | None, pid: int | None) -> None:
+        """Record an administrator's action in the events of all workers."""
+
+        async def note(worker: Worker) -> None:
+            await worker.read("/v1/note", {"event": event}, Peer(uid, pid))
+
+        Deferred.fromCoroutine(self._fleet.gather(note)).addErrback(
+            lambda failure: self._log.failure("cannot record the {event}", failure, event=event)
         )
 
     def status(self) -> dict[str, Any]:

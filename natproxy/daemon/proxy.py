@@ -93,7 +93,7 @@ def make_proxy_process(
     upstream = upstream_endpoint(reactor, config)
     use_monotonic_time(reactor)
     descriptors = attainable() if descriptors is None else descriptors
-    observers = observers_for(config, descriptors)
+    observers = observers_for(config, descriptors, share.workers)
     capacity = proxy_capacity(descriptors - share.inherited, observers)
     pipes = -(-capacity.pipes // share.workers)
     relays = Relays(reactor, splices=capacity.splices, pipes=pipes)

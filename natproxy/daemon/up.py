@@ -29,6 +29,7 @@ from natproxy.daemon.proxy import make_proxy
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.service import DaemonService, startup_errors
 from natproxy.daemon.signals import MaintenanceSignals, TerminationSignals
+from natproxy.daemon.workers.handover import EXECUTION
 from natproxy.daemon.workers.master import MasterService
 from natproxy.daemon.workers.reload import reload_together
 from natproxy.protocol import listable, printable
@@ -104,8 +105,9 @@ def run(
     _reload_together(reactor, server, proxy)
     logs = proxy.reopen_logs, server.reopen_logs
     MaintenanceSignals(reactor, None, *logs).startService()
-    sys.stdout.write(_welcome(served, server, proxy, proxy_config.control))
-    sys.stdout.flush()
+    if not EXECUTION.happened:
+        sys.stdout.write(_welcome(served, server, proxy, proxy_config.control))
+        sys.stdout.flush()
     reactor.run()
     return 0
 

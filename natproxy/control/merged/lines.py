@@ -156,7 +156,7 @@ class LineStream(Protocol):
 
     def _silent(self) -> None:
         self._timer = None
-        if self._waiting and self.state is State.OPEN:
+        if not self.lines and self.state is State.OPEN:
             self._check().addCallbacks(self._replies, self._does_not_reply)
 
     def _replies(self, _: object) -> None:

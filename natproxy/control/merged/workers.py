@@ -99,7 +99,11 @@ class Worker:
         :raises Refusal: if it is an error.
         """
         body = None if members is None else json.dumps(members).encode("ascii")
-        found = json.loads(await self._within(timeout, self._read(target, body, peer)))
+        data = await self._within(timeout, self._read(target, body, peer))
+        try:
+            found = json.loads(data)
+        except ValueError:
+            raise NoReply("it has sent malformed JSON") from None
         if not isinstance(found, dict):
             raise NoReply("it has sent no JSON object")
         return found
@@ -164,8 +168,6 @@ class Worker:
             raise NoReply(f"cannot connect to its control socket: {error}") from None
         except (ResponseFailed, OSError):
             raise NoReply("it has closed the connection") from None
-        except ValueError:
-            raise NoReply("it has sent malformed JSON") from None
 
 
 class Fleet:

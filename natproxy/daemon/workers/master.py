@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-import select
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,8 +22,17 @@ from natproxy.daemon.reload import LiveSettings
 from natproxy.daemon.service import DaemonService, DrainingService, Phase, StartupError
 from natproxy.daemon.workers.channel import connect
 from natproxy.daemon.workers.code import fingerprint
+from natproxy.daemon.workers.generation import (
+    Generation,
+    Wait,
+    remove_control,
+    resumed_sockets,
+    resumed_worker,
+)
+from natproxy.daemon.workers.handover import EXECUTION, Identity, unblock_signals
 from natproxy.daemon.workers.logs import WorkerLog, log_events
-from natproxy.daemon.workers.pool import START, LaunchedAs, Pool, StartFailed, Worker
+from natproxy.daemon.workers.member import LaunchedAs, StartFailed, Worker
+from natproxy.daemon.workers.pool import START, Pool
 from natproxy.daemon.workers.process import Launched, launch
 from natproxy.daemon.workers.record import LogRecord, WorkerRecord
 from natproxy.daemon.workers.sockets import OpenEndpoint, SocketOpener, open_endpoint
@@ -53,6 +61,8 @@ class MasterService(DaemonService):
     :ivar count: number of workers.
     :ivar code: the fingerprint of the code that its newest workers run.
     :ivar in_thread: runs functions in a thread.
+    :ivar identity: of the process, when the daemon was made.
+    :ivar process: number of the process then: if it is another one now, it is in the background.
     :ivar write_log: called with lines of the workers' logs.
     """
 
@@ -66,10 +76,12 @@ class MasterService(DaemonService):
         launch: Callable[[WorkerRecord], Launched] = launch,
     ) -> None:
         super().__init__(template.endpoints, template.drain)
-        self.boot = secrets.token_hex(8)
-        self.daemon_name = ""
+        self._resumed = EXECUTION.take(config.table)
+        state = self._resumed or {}
+        self.boot: str = state.get("boot") or secrets.token_hex(8)
+        self.daemon_name: str = state.get("name", "")
         self.kind = kind
-        self.count = workers
+        self.count: int = state.get("count", workers)
         self.write_log: Callable[[bytes], object] = log_events
         self.reloader = template.reloader
         self._reactor = reactor
@@ -80,7 +92,9 @@ class MasterService(DaemonService):
         self._sockets: list[OpenEndpoint] = []
         self._control: str | None = None
         self._pools: list[Pool] = []
-        self.code = fingerprint()
+        self.code: str = state.get("code") or fingerprint()
+        self.identity = Identity.now()
+        self.process = os.getpid()
         self.in_thread = Threads(reactor, 1, "code")
         self._emptied: Deferred[None] | None = None
 
@@ -128,10 +142,14 @@ class MasterService(DaemonService):
         super().privilegedStartService()
         raise_limit()
         try:
-            self._sockets = self.open_sockets(self._config)
+            if self._resumed is not None:
+                self._sockets = resumed_sockets(self._resumed)
+            before, self._sockets = self._sockets, self.open_sockets(self._config)
+            self.close_unused(before)
             self.ports = list(self._sockets)
             self.addresses = tuple(one.address for one in self._sockets)
-            self.daemon_name = name_of(self._config, self.kind, self.ports)
+            if not self.daemon_name:
+                self.daemon_name = name_of(self._config, self.kind, self.ports)
             if self.companion is not None:
                 self.companion.open_ports()
         except StartupError:
@@ -151,7 +169,10 @@ class MasterService(DaemonService):
             self._control = self._control_path()
             if self.companion is not None:
                 self.companion.start()
-            self._start_workers()
+            if self._resumed is None:
+                self._start_workers()
+            else:
+                self._resume(self._resumed)
         except StartupError:
             self._cancel_start()
             raise
@@ -280,6 +301,7 @@ class MasterService(DaemonService):
         launch = partial(self._launch_worker, generation)
         pool = Pool(self._reactor, self.count, launch, self._attach, generation.number)
         pool.ended = self._pool_ended
+        pool.gone = remove_control
         self._pools.append(pool)
         return pool
 
@@ -319,7 +341,8 @@ class MasterService(DaemonService):
     def _attach(self, worker: Worker) -> None:
         """Have the reactor serve a worker."""
         connect(self._reactor, worker.launched.channel, worker.channel)
-        connect(self._reactor, worker.launched.log, WorkerLog(lambda data: self.write_log(data)))
+        worker.log = WorkerLog(lambda data: self.write_log(data))
+        connect(self._reactor, worker.launched.log, worker.log)
 
     def replace(
         self, pool: Pool, sockets: list[OpenEndpoint], code: str, config: DaemonConfig
@@ -341,6 +364,43 @@ class MasterService(DaemonService):
             one.drain(config.drain)
         self.close_unused(before)
 
+    def _resume(self, state: Mapping[str, Any]) -> None:
+        """Take the workers of the program that has executed this one."""
+        for each in state["pools"]:
+            pool = self.new_pool(Generation(each["generation"], self._sockets))
+            now = self._reactor.seconds
+            workers = [resumed_worker(one, pool, now) for one in each["workers"]]
+            pool.resume(workers, each["serving"])
+        self._resumed = None
+        loop = self._reactor
+        # By then, there are handlers.
+        loop.callWhenRunning(loop.callLater, 0, unblock_signals)
+
+    def state(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what the program needs that this one executes, and its descriptors."""
+        pools = [
+            {
+                "generation": pool.generation,
+                "serving": pool.replacing,
+                "workers": [worker.json() for worker in pool],
+            }
+            for pool in self._pools
+        ]
+        sockets = [(*one.inherited(), one.path) for one in self._sockets]
+        state = {
+            "boot": self.boot,
+            "name": self.daemon_name,
+            "count": self.count,
+            "code": self.code,
+            "pools": pools,
+            "sockets": sockets,
+        }
+        descriptors = [number for one in self._sockets for number in one.inherited().descriptors]
+        for pool in self._pools:
+            for worker in pool:
+                descriptors += worker.descriptors()
+        return state, descriptors
+
     def _pool_ended(self, pool: Pool) -> None:
         if pool in self._pools:
             self._pools.remove(pool)
@@ -359,57 +419,3 @@ class MasterService(DaemonService):
             addresses=", ".join(self.addresses),
             workers=", ".join(f"{one.number} (process {one.pid})" for one in self),
         )
-
-
-class Generation:
-    """What the workers of a generation have in common.
-
-    :param number: counted up by each reload that replaces the workers.
-    :param sockets: that they inherit.
-    :param config: their settings; ``None`` for those that are in effect.
-    :ivar number: as the parameter.
-    :ivar sockets: likewise.
-    :ivar config: likewise.
-    """
-
-    def __init__(
-        self, number: int, sockets: Sequence[OpenEndpoint], config: DaemonConfig | None = None
-    ) -> None:
-        self.number = number
-        self.sockets = sockets
-        self.config = config
-
-    def use_effective(self) -> None:
-        """Start further workers with the settings that are in effect."""
-        self.config = None
-
-
-class Wait:
-    """Serves the channels of workers that start while the reactor does not run.
-
-    :param pool: the workers.
-    """
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self._closed: set[Worker] = set()
-
-    def once(self, seconds: float = 0.05) -> None:
-        """Receive what workers have sent, and note which have ended.
-
-        :param seconds: to wait for it.
-        """
-        open_ = {
-            one.launched.channel.fileno(): one for one in self._pool if one not in self._closed
-        }
-        poll = select.poll()
-        for descriptor in open_:
-            poll.register(descriptor, select.POLLIN)
-        for descriptor, _ in poll.poll(seconds * 1000):
-            worker = open_[descriptor]
-            data = worker.launched.channel.recv(1 << 16)
-            if data:
-                worker.channel.dataReceived(data)
-            else:
-                self._closed.add(worker)
-        self._pool.reap()

@@ -6,16 +6,15 @@ its socket as well: no client is refused or waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from natproxy.daemon.workers.channel import Channel, Message
-from natproxy.daemon.workers.process import Launched
-from natproxy.daemon.workers.state import TRANSITIONS, Event, State
+from natproxy.daemon.workers.member import Launch, StartFailed, Worker
+from natproxy.daemon.workers.state import Event, State
 
 BEAT = 1.0
 """Seconds between two heartbeats of a worker, and between two checks of them."""
@@ -36,157 +35,12 @@ STEADY = 60.0
 """Seconds that a worker must have served for the next one to be started without a delay."""
 
 
-class StartFailed(Exception):
-    """A worker could not start, for the reason that is this exception's text."""
-
-
-class LaunchedAs(NamedTuple):
-    """A worker that has just been started, and what identifies it.
-
-    :ivar boot: random text; this process.
-    :ivar control: path of its control socket; ``None`` if it has none.
-    :ivar launched: its process, and how it is reached.
-    """
-
-    boot: str
-    control: str | None
-    launched: Launched
-
-
-class Launch(Protocol):
-    """Starts the process of a worker."""
-
-    def __call__(self, number: int, /) -> LaunchedAs:
-        """Start worker ``number``.
-
-        :raises OSError: if it cannot be started.
-        """
-        ...
-
-
 def delay_after(failures: int) -> float:
     """Return the seconds to wait before a worker is replaced.
 
     :param failures: ends of the worker in a row, this one included.
     """
     return 0.0 if failures < 2 else min(LONGEST_DELAY, 2.0 ** (failures - 2))
-
-
-class Worker:
-    """A worker, as its master sees it.
-
-    :param number: from 0.
-    :param generation: counted up by each reload that replaces the workers.
-    :param started: what was started.
-    :param changed: called with the worker and the event when its state has changed, or it has sent
-        a message that is no change (``None``).
-    :param now: returns the time, in seconds.
-    :ivar number: as the parameter.
-    :ivar generation: likewise.
-    :ivar boot: random text; this process.
-    :ivar control: path of its control socket; ``None`` if it has none.
-    :ivar process: its process.
-    :ivar state: what it does.
-    :ivar since: when it began to serve.
-    :ivar heard: when its last message was received.
-    :ivar reason: why it cannot start; empty if it has not reported one.
-    """
-
-    def __init__(
-        self,
-        number: int,
-        generation: int,
-        started: LaunchedAs,
-        changed: Callable[[Worker, Event], object],
-        now: Callable[[], float],
-    ) -> None:
-        self.number = number
-        self.generation = generation
-        self.boot = started.boot
-        self.control = started.control
-        self.process = started.launched.process
-        self.launched = started.launched
-        self.state = State.STARTING
-        self.since = now()
-        self.heard = now()
-        self.reason = ""
-        self.replies: dict[int, Deferred[Message]] = {}
-        self.channel = Channel(self._received, self._closed)
-        self._changed = changed
-        self._now = now
-        self._requests = 0
-
-    @property
-    def pid(self) -> int:
-        """Number of its process."""
-        return self.process.pid
-
-    @property
-    def phase(self) -> str:
-        """The name of its state."""
-        return str(self.state.value)
-
-    def send(self, action: str, **members: Any) -> None:
-        """Send a message."""
-        self.channel.send({"do": action, **members})
-
-    def request(self, action: str, **members: Any) -> Deferred[Message]:
-        """Send a message; fires with the reply, or fails with `StartFailed` if it ends before."""
-        self._requests += 1
-        reply: Deferred[Message] = Deferred()
-        self.replies[self._requests] = reply
-        self.send(action, id=self._requests, **members)
-        return reply
-
-    def happened(self, event: Event) -> None:
-        """Change the state."""
-        self.state = TRANSITIONS[self.state][event]
-        if event is Event.READY:
-            self.since = self._now()
-        self._changed(self, event)
-
-    def drain(self, seconds: float | None) -> None:
-        """Make it finish its connections and end.
-
-        :param seconds: for which it may take; ``None`` for any time.
-        """
-        self.send("drain", seconds=seconds)
-        self.happened(Event.DRAIN)
-
-    def retire(self, seconds: float | None) -> None:
-        """Make it accept no more, and end when its clients have left.
-
-        :param seconds: after which it drains; ``None`` for any time.
-        """
-        self.send("retire", seconds=seconds)
-        self.happened(Event.DRAIN)
-
-    def _received(self, message: Message) -> None:
-        self.heard = self._now()
-        event = message["event"]
-        if event == "ready":
-            self.happened(Event.READY)
-        elif event == "draining":
-            self.happened(Event.DRAIN)
-        elif event == "failed":
-            self.reason = str(message["reason"])
-        elif event == "reply":
-            reply = self.replies.pop(message["id"], None)
-            if reply is not None:
-                reply.callback(message)
-
-    def _closed(self) -> None:
-        """The channel is closed: the process has ended, or is about to."""
-        if self.state is not State.ENDED:
-            self.heard = self._now()
-            self.happened(Event.LOSE)
-
-    def ended(self) -> None:
-        """Its process has ended."""
-        replies, self.replies = self.replies, {}
-        for reply in replies.values():
-            reply.errback(StartFailed(f"worker {self.number} {self.process.end()}"))
-        self.happened(Event.END)
 
 
 class _Slot:
@@ -214,6 +68,7 @@ class Pool:
     :param attach: makes the reactor serve a worker's channel and log.
     :param generation: number of the generation.
     :ivar generation: likewise.
+    :ivar gone: called with each worker whose process has ended.
     :ivar ended: called when no worker is left after `drain` or `cancel`.
     """
 
@@ -229,6 +84,7 @@ class Pool:
     ) -> None:
         self.generation = generation
         self.ended: Callable[[Pool], object] = lambda pool: None
+        self.gone: Callable[[Worker], object] = lambda worker: None
         self._clock = clock
         self._launch = launch
         self._attach = attach
@@ -269,6 +125,30 @@ class Pool:
         except OSError as error:
             self._fail(f"cannot start a process: {error.strerror}")
         return starting
+
+    def resume(self, workers: Sequence[Worker], serving: bool) -> None:
+        """Take workers that run already: this program was executed by their master.
+
+        :param workers: none of them has ended, as far as the master had noted.
+        :param serving: whether they are replaced when they end.
+        """
+        for worker in workers:
+            slot = self._slots[worker.number] if worker.number < len(self._slots) else None
+            if serving and slot is not None and slot.worker is None:
+                slot.worker = worker
+            else:
+                self._leaving.append(worker)
+        self._replacing = serving
+        self.attach()
+        for number, slot in enumerate(self._slots):
+            if serving and slot.worker is None:
+                self._schedule(number, 0.0)
+        self._balance()
+
+    @property
+    def replacing(self) -> bool:
+        """Whether workers that end are replaced."""
+        return self._replacing
 
     def attach(self) -> None:
         """Have the reactor serve all of them from now on, and check their heartbeats."""
@@ -327,9 +207,9 @@ class Pool:
         slot = self._slots[number]
         started = self._launch(number)
         now = self._clock.seconds
-        slot.worker = Worker(number, self.generation, started, self._changed, now)
+        slot.worker = Worker(number, self.generation, started, self.changed, now)
 
-    def _changed(self, worker: Worker, event: Event) -> None:
+    def changed(self, worker: Worker, event: Event) -> None:
         """Do what follows from a change of a worker's state."""
         if event is Event.READY:
             if self._starting is not None:
@@ -378,6 +258,7 @@ class Pool:
         self._leaving.append(worker)
 
     def _worker_ended(self, worker: Worker) -> None:
+        self.gone(worker)
         text = worker.reason or f"process {worker.pid} {worker.process.end()}"
         if worker in self._leaving:
             self._leaving.remove(worker)

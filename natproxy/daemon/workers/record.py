@@ -6,9 +6,6 @@ record of the master that it replaces.
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +13,7 @@ from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.config_fields import settings_of
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.proxy_config import ProxyConfig
+from natproxy.daemon.workers.handover import read_json, write_json
 from natproxy.daemon.workers.sockets import InheritedEndpoint
 from natproxy.settings import Setting, Source
 
@@ -96,26 +94,6 @@ def read_record(descriptor: int) -> WorkerRecord:
     values["log"] = LogRecord(*values["log"])
     known = {name: value for name, value in values.items() if name in WorkerRecord._fields}
     return WorkerRecord(**known)
-
-
-def write_json(value: object) -> int:
-    """Return a descriptor from which a value can be read; the caller closes it."""
-    data = json.dumps(value).encode()
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("natproxy")
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    with open(descriptor, "wb", closefd=False) as writer:
-        writer.write(data)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
-
-
-def read_json(descriptor: int) -> Any:
-    """Return the value of `write_json`, and close the descriptor."""
-    with open(descriptor, "rb") as reader:
-        return json.loads(reader.read())
 
 
 def config_members(config: DaemonConfig) -> dict[str, Any]:

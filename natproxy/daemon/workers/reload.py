@@ -8,7 +8,9 @@ clients have left.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -18,15 +20,25 @@ from twisted.logger import Logger
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.endpoints import listening_endpoints
 from natproxy.daemon.reload import TIMEOUT, LiveSettings, Reloader
-from natproxy.daemon.service import DaemonService, StartupError
+from natproxy.daemon.service import DaemonService, Phase, StartupError
 from natproxy.daemon.workers.channel import Message
 from natproxy.daemon.workers.code import fingerprint
-from natproxy.daemon.workers.master import Generation, MasterService
-from natproxy.daemon.workers.pool import Pool, StartFailed, Worker
+from natproxy.daemon.workers.generation import Generation
+from natproxy.daemon.workers.handover import EXECUTION, Identity, execute
+from natproxy.daemon.workers.master import MasterService
+from natproxy.daemon.workers.member import StartFailed, Worker
+from natproxy.daemon.workers.pool import Pool
 from natproxy.daemon.workers.record import config_members
 from natproxy.daemon.workers.sockets import OpenEndpoint, SocketOpener
+from natproxy.daemon.workers.state import State
 from natproxy.server.threads import Threads
 from natproxy.settings import SettingError
+
+EXECUTE = 1.0
+"""Seconds from a reload to the execution of the master's new code."""
+
+UNCERTAIN = (State.STARTING, State.LOST)
+"""States of workers in which a master does not execute itself."""
 
 REPLACED = frozenset({"listen"})
 """Settings that take effect with new workers, in addition to those that are reloadable."""
@@ -55,6 +67,7 @@ class Next(NamedTuple):
     :ivar generation: what they have in common.
     :ivar sockets: that they inherit.
     :ivar code: the fingerprint of the code that they run.
+    :ivar new_code: whether it has changed.
     """
 
     master: MasterService
@@ -62,6 +75,7 @@ class Next(NamedTuple):
     generation: Generation
     sockets: list[OpenEndpoint]
     code: str
+    new_code: bool
 
     def cancel(self) -> None:
         """Stop them: the workers of before stay."""
@@ -114,6 +128,9 @@ class Workers:
             one.master.replace(one.pool, one.sockets, one.code, one.generation.config)
             # In the next turn, the settings are in effect.
             self._reactor.callLater(0, one.generation.use_effective)
+        if any(one.new_code for one in ready):
+            # When the reload was reported.
+            self._reactor.callLater(EXECUTE, self._execute)
         return []
 
     def _masters(
@@ -154,7 +171,27 @@ class Workers:
         except StartFailed:
             master.close_unused(sockets)
             raise
-        return Next(master, pool, generation, sockets, code)
+        return Next(master, pool, generation, sockets, code, code != master.code)
+
+    def _execute(self) -> None:
+        """Execute the master's new code as well, if all of the process is in its workers."""
+        masters = [one for one in self._daemons if isinstance(one, MasterService)]
+        if any(one.phase is not Phase.LISTENING for one in masters):
+            return
+        if any(worker.state in UNCERTAIN for one in masters for worker in one):
+            self._reactor.callLater(EXECUTE, self._execute)
+            return
+        same = all(one.identity == Identity.now() for one in masters)
+        if not same or len(masters) < len(self._daemons):
+            self._log.warn("the master itself runs the old code until the daemon is restarted")
+            return
+        daemons, descriptors = {}, []
+        for one in masters:
+            daemons[one.config.table], added = one.state()
+            descriptors += added
+        with suppress(OSError):
+            os.chdir(masters[0].config.directory)
+        execute(daemons, descriptors, masters[0].process != os.getpid() or EXECUTION.background)
 
     async def _send(
         self, master: MasterService, cause: str, config: DaemonConfig, dry_run: bool

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 from twisted.internet import tcp, unix
@@ -54,18 +55,21 @@ class OpenEndpoint:
 
     :param description: the endpoint string.
     :param sockets: as the descriptors of `InheritedEndpoint`; closed by `close`.
-    :param port: what has opened a shared socket and removes its file; ``None`` for TCP.
+    :param path: of the file of a UNIX socket, which is removed at the end; empty if there is none.
+    :ivar description: as the parameter.
+    :ivar sockets: likewise.
+    :ivar path: likewise.
     """
 
     def __init__(
         self,
         description: str,
         sockets: Sequence[socket.socket],
-        port: IListeningPort | None = None,
+        path: str = "",
     ) -> None:
         self.description = description
         self.sockets = list(sockets)
-        self._port = port
+        self.path = path
 
     def inherited(self) -> InheritedEndpoint:
         """Return what workers inherit."""
@@ -83,9 +87,12 @@ class OpenEndpoint:
 
     def close(self) -> None:
         """Close the sockets of this process; the workers' copies stay open."""
-        port, self._port = self._port, None
-        if port is not None:
-            port.stopListening()
+        path, self.path = self.path, ""
+        if path:
+            # Its lock is that of Twisted's port.
+            for each in (path, f"{path}.lock"):
+                with suppress(OSError):
+                    os.unlink(each)
         sockets, self.sockets = self.sockets, []
         for one in sockets:
             one.close()
@@ -104,13 +111,13 @@ class SocketOpener:
 
     :param reactor: opens sockets that are not TCP, and has everything else that an endpoint uses.
     :param workers: number of sockets of a TCP endpoint.
-    :ivar opened: the sockets that the last endpoint has opened, with the port that opened them.
+    :ivar opened: the sockets that the last endpoint has opened, and the path of a UNIX socket.
     """
 
     def __init__(self, reactor: Any, workers: int) -> None:
         self._reactor = reactor
         self._workers = workers
-        self.opened: tuple[list[socket.socket], IListeningPort | None] = ([], None)
+        self.opened: tuple[list[socket.socket], str] = ([], "")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
@@ -126,25 +133,26 @@ class SocketOpener:
             sockets = reuseport_sockets(interface, port, backlog, self._workers)
         except OSError as error:
             raise CannotListenError(interface, port, error) from None
-        self.opened = (sockets, None)
+        self.opened = (sockets, "")
         return None
 
     def listenUNIX(self, *arguments: Any, **options: Any) -> Any:
         """Open a UNIX socket with the reactor; its file is removed when the master closes it."""
-        return self._shared(self._reactor.listenUNIX(*arguments, **options))
+        port = self._reactor.listenUNIX(*arguments, **options)
+        port.stopReading()
+        name = port.socket.getsockname()
+        duplicate = port.socket.dup()
+        duplicate.setblocking(False)
+        port.socket.close()
+        # An abstract name is no file.
+        self.opened = ([duplicate], name if isinstance(name, str) else "")
+        return None
 
     def adoptStreamPort(self, descriptor: int, family: int, factory: IProtocolFactory) -> Any:
         """Take a socket that a service manager has opened; it stays its own."""
         duplicate = socket.socket(family, socket.SOCK_STREAM, fileno=os.dup(descriptor))
         duplicate.setblocking(False)
-        self.opened = ([duplicate], None)
-        return None
-
-    def _shared(self, port: Any) -> Any:
-        port.stopReading()
-        duplicate = port.socket.dup()
-        duplicate.setblocking(False)
-        self.opened = ([duplicate], port)
+        self.opened = ([duplicate], "")
         return None
 
 
@@ -154,11 +162,11 @@ def open_endpoint(opener: SocketOpener, endpoint: ListeningEndpoint, label: str)
     :param label: what chooses the endpoint, for the error: ``--listen``.
     :raises StartupError: if they cannot be opened.
     """
-    opener.opened = ([], None)
+    opener.opened = ([], "")
     factory = Factory()
     factory.noisy = False
     open_ports([endpoint], factory, label)
-    sockets, port = opener.opened
+    sockets, path = opener.opened
     if not sockets:
         raise StartupError(
             f"cannot listen on {endpoint.description}: several workers cannot share an endpoint"
@@ -167,7 +175,7 @@ def open_endpoint(opener: SocketOpener, endpoint: ListeningEndpoint, label: str)
     for one in sockets:
         if one.family in (socket.AF_INET, socket.AF_INET6):
             probe_idle(one)
-    return OpenEndpoint(endpoint.description, sockets, port)
+    return OpenEndpoint(endpoint.description, sockets, path)
 
 
 def reuseport_sockets(interface: str, port: int, backlog: int, count: int) -> list[socket.socket]:

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.daemon.workers.member import LaunchedAs, StartFailed, Worker
 from natproxy.daemon.workers.pool import (
     BEAT,
     LONGEST_DELAY,
@@ -17,10 +18,7 @@ from natproxy.daemon.workers.pool import (
     SILENCE,
     START,
     STEADY,
-    LaunchedAs,
     Pool,
-    StartFailed,
-    Worker,
     delay_after,
 )
 from natproxy.daemon.workers.process import Launched, WorkerProcess

@@ -1,0 +1,94 @@
+"""A daemon with several workers, as the command line shows it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+
+from tests.support.control_server import ControlServer, Request
+from tests.support.observed_daemon import ObservedCase, entry
+
+SILENT = "it has not replied within 2 s"
+MISSING = [{"worker": 1, "reason": SILENT}]
+LINE = f"natproxy: this may be incomplete: worker 1 does not reply: {SILENT}\n"
+
+
+class SeveralWorkersTests(ObservedCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.missing: object = MISSING
+        self.control.close()
+        path = self.directory / "edge.sock"
+        self.control = ControlServer(path, self.reply)
+        self.addCleanup(self.control.close)
+        os.environ["NATPROXY_CONTROL"] = os.fspath(path)
+        self.daemon.table = [entry(1), entry(2)]
+
+    def reply(self, request: Request) -> Iterable[bytes]:
+        """Add the header with the missing workers to a reply."""
+        value = json.dumps(self.missing).encode()
+        begin, named = b"HTTP/1.1 200 OK\r\n", b"Natproxy-Missing: %b\r\n" % value
+        for part in self.daemon.reply(request):
+            yield part.replace(begin, begin + named, 1)
+
+    def test_worker_that_does_not_reply_is_named(self) -> None:
+        for arguments in (("table",), ("history",), ("events",), ("kill", "-n", "verb GET")):
+            status, _, err = self.main(*arguments)
+            self.assertEqual(status, 0, err)
+            self.assertIn(LINE, err, arguments)
+        self.missing = []
+        self.assertEqual(self.main("table")[2], "")
+
+    def test_malformed_header_is_ignored(self) -> None:
+        for wrong in ({}, [1], [{"worker": "x"}], "a", None):
+            self.missing = wrong
+            self.assertEqual(self.main("table")[2], "", wrong)
+
+    def test_reason_cannot_control_the_terminal(self) -> None:
+        self.missing = [{"worker": 1, "reason": "\x1b[2J\n"}]
+        self.assertNotIn("\x1b", self.main("table")[2])
+
+    def test_status_lists_the_workers(self) -> None:
+        self.daemon.status |= {
+            "worker": None,
+            "workers": [
+                {"worker": 0, "pid": 7, "uptime": 61, "clients": 2, "table": 1, "draining": True}
+            ],
+            "missing": MISSING,
+        }
+        lines = self.out("status")
+        place = next(n for n, line in enumerate(lines) if line.startswith("workers:"))
+        self.assertEqual(
+            lines[place : place + 2],
+            [
+                "workers:    0: process 7, up 1m01s, 2 clients, 1 in flight, draining",
+                f"            1: does not reply: {SILENT}",
+            ],
+        )
+
+    def test_serial_number_of_a_worker(self) -> None:
+        self.main("kill", "1:2", "--yes")
+        self.assertEqual(self.bodies("/v1/kill"), [{"serial": 2, "worker": 1}])
+
+    def test_events_after_the_places_of_several_workers(self) -> None:
+        self.missing = []
+        self.main("events", "--after", "0:5,1:7:b")
+        self.assertEqual(self.queries("/v1/events")[-1]["after"], "0:5,1:7:b")
+        self.assertEqual(self.main("events", "--after", "0:5,")[0], 2)
+
+    def test_worker_that_is_missing_is_an_event(self) -> None:
+        self.missing = []
+        self.daemon.events = [
+            {
+                "event": "missing",
+                "time": "2026-11-26T04:38:57.000000Z",
+                "proxy": "edge",
+                "worker": 1,
+                "reason": SILENT,
+            }
+        ]
+        (line,) = self.out("events")
+        self.assertIn(f"missing     worker 1 does not reply: {SILENT}", line)
+        (line,) = self.out("events", "--json")
+        self.assertEqual(json.loads(line)["worker"], 1)
