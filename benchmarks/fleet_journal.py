@@ -19,7 +19,7 @@ from threading import Event
 from typing import Any
 
 from benchmarks.journal import START as FIRST
-from benchmarks.journal import make, row, timed
+from benchmarks.journal import Times, make, row, timed
 from benchmarks.machine import facts
 from natproxy.journal.postgres.connection import connect
 from natproxy.journal.postgres.migrate import migrate
@@ -36,8 +36,6 @@ LONGEST = 2_000_000
 
 PORTS = 28_232
 """Ports of each proxy."""
-
-QUESTIONS = 300
 
 LIMIT = 50.0
 """Milliseconds that a search may take."""
@@ -134,13 +132,13 @@ class Load:
         )
 
 
-def whois_rows(url: str, load: Load) -> Iterator[str]:
+def whois_rows(url: str, load: Load, questions: int) -> Iterator[str]:
     """Measure the search for a port."""
     chance = random.Random(13)
     with closing(FleetJournal(url)) as journal:
         for nat in (True, False):
             for found, result in ((True, FOUND), (False, NOBODY)):
-                queries = [load.query(chance, found=found, nat=nat) for _ in range(QUESTIONS)]
+                queries = [load.query(chance, found=found, nat=nat) for _ in range(questions)]
                 wrong = sum(journal.whois_all([query])[0].result != result for query in queries)
                 # Another proxy may have the same port at that time.
                 assert not nat or not wrong, (result, wrong)
@@ -172,16 +170,16 @@ def history_rows(url: str, load: Load) -> Iterator[str]:
         yield f"| {name} | {first * 1000:.0f} | {hundredth * 1000:.0f} |"
 
 
-def shipped(url: str, rows: int) -> float:
-    """Ship a sealed and a live segment; return the rows a second."""
+def shipped(url: str, rows: int) -> Times:
+    """Ship a sealed and a live segment; return the seconds for each row."""
     with tempfile.TemporaryDirectory() as name:
         make(Path(name), 1, rows)
         shipper = Shipper(Settings(url, once=True), lambda: [name], lambda message: None, Event())
         seconds = timed(shipper.run)
-    return 2 * rows / seconds.wall
+    return seconds.each(2 * rows)
 
 
-def report(url: str, load: Load, segment: int) -> Iterator[str]:
+def report(url: str, load: Load, segment: int, questions: int) -> Iterator[str]:
     """Fill the database, measure, and return the lines of the report."""
     with closing(connect(url)) as connection:
         migrate(connection)
@@ -196,7 +194,7 @@ def report(url: str, load: Load, segment: int) -> Iterator[str]:
         assert sizes is not None
     total = load.each * load.proxies
     table, index, version = float(sizes[0]), float(sizes[1]), sizes[2]
-    whois = list(whois_rows(url, load))
+    whois = list(whois_rows(url, load, questions))
     past = list(history_rows(url, load))
     # Last: these rows are of another proxy, which is behind.
     speed = shipped(url, segment)
@@ -215,8 +213,9 @@ def report(url: str, load: Load, segment: int) -> Iterator[str]:
     yield ""
     yield (
         f"A row takes {table / total:.0f} bytes, and {index / total:.0f} in its indexes. The server"
-        f" alone writes {inserted:,.0f} rows/s; one shipper writes {speed:,.0f} rows/s from"
-        f" segments of {segment:,} rows."
+        f" alone writes {inserted:,.0f} rows/s; one shipper writes"
+        f" {1 / speed.wall:,.0f} rows/s from segments of {segment:,} rows, with"
+        f" {speed.cpu * 1e6:.0f} µs of its CPU for each."
     )
     yield ""
     yield f"## whois: the limit is {LIMIT:.0f} ms"
@@ -240,10 +239,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000_000)
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--segment", type=int, default=500_000, help="rows of a shipped segment")
+    parser.add_argument("--questions", type=int, default=300, help="searches of each kind")
     parser.add_argument("--output", metavar="FILE", help="(default: standard output)")
     arguments = parser.parse_args()
     load = Load(arguments.proxies, arguments.rows, arguments.days)
-    text = "".join(f"{line}\n" for line in report(arguments.to, load, arguments.segment))
+    text = "".join(
+        f"{line}\n" for line in report(arguments.to, load, arguments.segment, arguments.questions)
+    )
     if arguments.output is None:
         sys.stdout.write(text)
     else:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from natproxy.journal.contents import Directory
+from natproxy.journal.postgres import search
 from natproxy.journal.postgres.connection import connect
 from natproxy.journal.postgres.migrate import migrate
 from natproxy.journal.postgres.positions import Registration
 from natproxy.journal.postgres.reading import by_proxy
+from natproxy.journal.postgres.search import FleetJournal
 from natproxy.journal.postgres.shipment import Look, Progress, Shipment
+from natproxy.records.whois import WhoisQuery, WhoisReply
+from tests.support.journal_runs import Translations
+
+PORT = 50_000
 
 TABLES = "proxies, workers, runs, segments, gaps, routes, entries, unended, refused"
 
@@ -79,3 +88,45 @@ class Ship:
                 )
             progress.append(self._shipments[name].ship(look, segments, stopping))
         return progress
+
+
+class Fleet:
+    """Several proxies, each with a journal of its own, and one database."""
+
+    def __init__(self, database: Database, root: Path) -> None:
+        self.database = database
+        self._root = root
+        self.daemons: dict[str, Translations] = {}
+        self.ships: dict[str, Ship] = {}
+
+    def add(self, name: str) -> Translations:
+        directory = self._root / name
+        directory.mkdir()
+        daemon = Translations(directory)
+        daemon.proxy = name
+        self.daemons[name] = daemon
+        self.ships[name] = Ship(self.database, str(directory), lambda: daemon.now)
+        daemon.start()
+        return daemon
+
+    def ship(self, *names: str) -> None:
+        for name in names or self.ships:
+            self.ships[name].run()
+
+    def ask(self, query: WhoisQuery, now: int | None = None) -> WhoisReply:
+        clock = mock.patch.object(search, "_now", return_value=now)
+        with closing(FleetJournal(self.database.url)) as journal:
+            if now is None:
+                return journal.whois_all([query])[0]
+            with clock:
+                return journal.whois_all([query])[0]
+
+    def close(self) -> None:
+        for daemon in self.daemons.values():
+            daemon.close()
+        for ship in self.ships.values():
+            ship.close()
+
+
+def at(time: int, port: int = PORT) -> WhoisQuery:
+    return WhoisQuery(port, since=time, until=time)

@@ -42,6 +42,13 @@ def partitions(connection: psycopg.Connection[Any]) -> dict[int, str]:
     return {day: partition_name(day) for day in days}
 
 
+def latest_end(connection: psycopg.Connection[Any], upper: int) -> int:
+    """Return a time after which nothing ended that started before another one, or then."""
+    row = connection.execute("select max(day) from days where earliest <= %s", [upper]).fetchone()
+    assert row is not None
+    return BEGINNING if row[0] is None else (int(row[0]) + 1) * DAY - 1
+
+
 def make_partitions(connection: psycopg.Connection[Any], days: Iterable[int]) -> None:
     """Make the partitions of some days that do not exist.
 

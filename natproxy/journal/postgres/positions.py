@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from natproxy.journal.rows import GapRow, Step
+from natproxy.journal.postgres.copying import storable
+from natproxy.journal.rows import GapRow, Row, Step
 from natproxy.journal.summary import BEGINNING, Summary
 
 if TYPE_CHECKING:
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
 
 Run = tuple[int, str]
 """Worker and boot."""
+
+
+Ends = tuple[str | None, str | None, int | None]
+"""The proxy's host, and host and port of the upstream."""
 
 
 class Taken(NamedTuple):
@@ -117,7 +123,7 @@ class Positions:
             proxy,
         ):
             self.open.setdefault(run, {})[serial] = relaying
-        self.routes: dict[tuple[str | None, str | None, int | None], int] = {
+        self.routes: dict[Ends, int] = {
             (nat, upstream, port): number
             for number, nat, upstream, port in connection.execute(
                 "select id, nat, upstream, upstream_port from routes where proxy = %s", proxy
@@ -128,6 +134,60 @@ class Positions:
         """Return the segment of a run that was taken last."""
         found = [taken for taken in self.segments.values() if taken.run == run]
         return max(found, key=lambda taken: taken.summary.part, default=None)
+
+
+class Routes:
+    """The routes of a proxy: a port is held once at a time for each of them.
+
+    :param positions: of the proxy; new routes are added to it.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], positions: Positions) -> None:
+        self._connection = connection
+        self._positions = positions
+        # By the ends as segments have them.
+        self._numbers: dict[Ends, int] = {}
+
+    def numbers(self, rows: Iterable[Row]) -> dict[Ends, int]:
+        """Return the numbers of the routes, with those of some rows.
+
+        New ones are written; the caller commits them.
+        """
+        for ends in {ends_of(row) for row in rows} - self._numbers.keys():
+            self._numbers[ends] = self._number(*ends)
+        return self._numbers
+
+    def _number(self, nat: str | None, upstream: str | None, port: int | None) -> int:
+        """Return the number of a route.
+
+        It is such that PostgreSQL takes it: a row is refused, and not the batch.
+        """
+        known, proxy = self._positions.routes, self._positions.proxy
+        ends = (
+            None if nat is None else storable(nat),
+            None if upstream is None else storable(upstream),
+            port if isinstance(port, int) else None,
+        )
+        if ends not in known:
+            (known[ends],) = _one(
+                self._connection.execute(
+                    "insert into routes (proxy, nat, upstream, upstream_port)"
+                    " values (%s, %s, %s, %s) returning id",
+                    [proxy, *ends],
+                )
+            )
+            if ends[0] is not None:
+                self._connection.execute(
+                    "update proxies set addresses = array_append(addresses, %(nat)s)"
+                    " where id = %(proxy)s and not %(nat)s = any(addresses)",
+                    {"nat": ends[0], "proxy": proxy},
+                )
+        return known[ends]
+
+
+def ends_of(row: Row) -> Ends:
+    """Return the ends of the upstream connection of a row, as the key of its route."""
+    return row.nat, row.upstream, row.upstream_port
 
 
 def store(connection: psycopg.Connection[Any], taken: Taken) -> None:

@@ -37,11 +37,15 @@ UNENDED = _UNENDED.format(
 
 _HELD_TO = f"coalesce(case when x.outcome = 'lost' then x.certain else x.possible end, {END})"
 
-ALL = (
-    f"({ENDED.format(table='entries')} union all {_UNENDED.format(extra=_HELD_TO + ' as held_to')})"
-    " e"
-)
-"""All rows, with the alias ``e`` of conditions, and until when they held their ports."""
+_WANTED = ENDED.format(table="(select * from entries where ended <= %s)")
+
+_OPEN = _UNENDED.format(extra=f"{_HELD_TO} as held_to")
+
+ALL = f"({_WANTED} union all {_OPEN}) e"
+"""All rows, with the alias ``e`` of conditions, and until when they held their ports.
+
+Its parameter is a time after which nothing ended that is wanted: other partitions are not read.
+"""
 
 
 class Found(NamedTuple):

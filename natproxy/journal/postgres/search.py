@@ -10,7 +10,7 @@ from typing import NamedTuple
 from natproxy.journal.postgres.connection import connect, errors
 from natproxy.journal.postgres.fleet import Proxy, read_proxies, read_records
 from natproxy.journal.postgres.migrate import check_schema
-from natproxy.journal.postgres.partitions import DAY, partitions
+from natproxy.journal.postgres.partitions import DAY, latest_end, partitions
 from natproxy.journal.postgres.rows import ALL, found_of
 from natproxy.journal.postgres.whois import whois
 from natproxy.journal.summary import BEGINNING
@@ -86,9 +86,8 @@ class FleetJournal:
                     yield from self._records(selection, bounds, begin, end)
                 return
             newest: list[Record] = []
-            for begin, end in windows(None, min(bounds.upper + 1, _now() + DAY)):
-                left = query.limit - len(newest)
-                newest += self._records(selection, bounds, begin, end, left)
+            for begin, end in self._newest(bounds):
+                newest += self._records(selection, bounds, begin, end, query.limit - len(newest))
                 if len(newest) >= query.limit:
                     break
             yield from reversed(newest)
@@ -148,6 +147,15 @@ class FleetJournal:
                 begin = start
         yield begin, bounds.upper + 1
 
+    def _newest(self, bounds: _Bounds) -> Iterator[tuple[int, int]]:
+        """Yield intervals of starts, the newest first; those of a day grow."""
+        latest = bounds._replace(upper=min(bounds.upper, _now() + DAY))
+        for begin, end in reversed(list(self._days(latest))):
+            if begin > BEGINNING:
+                yield from windows(begin, end)
+            else:
+                yield begin, end
+
     def _records(
         self,
         selection: Selection,
@@ -169,7 +177,15 @@ class FleetJournal:
             " and e.started >= %s and e.started < %s and e.held_to >= %s"
             f" order by {ORDER.format('asc' if newest is None else 'desc')}"
         )
-        parameters = [*values, begin, end, max(bounds.lower, bounds.earliest_end(begin, end))]
+        if exact and newest is not None:
+            statement += f" limit {newest:d}"
+        parameters = [
+            latest_end(self._connection, end),
+            *values,
+            begin,
+            end,
+            max(bounds.lower, bounds.earliest_end(begin, end)),
+        ]
         count = 0
         with (
             self._connection.transaction(),

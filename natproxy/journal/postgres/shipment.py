@@ -13,11 +13,17 @@ from natproxy.journal.postgres.connection import PostgresError
 from natproxy.journal.postgres.copying import (
     Rows,
     entry_values,
-    storable,
     unended_values,
 )
 from natproxy.journal.postgres.partitions import AHEAD, day_of, make_partitions
-from natproxy.journal.postgres.positions import Positions, Registration, Taken, store
+from natproxy.journal.postgres.positions import (
+    Positions,
+    Registration,
+    Routes,
+    Taken,
+    ends_of,
+    store,
+)
 from natproxy.journal.postgres.reading import Piece, read_piece
 from natproxy.journal.postgres.settling import Settlement
 from natproxy.journal.reader import SegmentRemoved, UnreadableSegment
@@ -101,6 +107,7 @@ class Shipment:
         self._refusals = self._refused_times()
         self._made: set[int] = set()
         self._earliest: dict[int, int] = {}
+        self._routes = Routes(connection, self.positions)
         self._rows = self._refused = 0
         self._passed = False
 
@@ -198,20 +205,20 @@ class Shipment:
         ]
         self._make_partitions(day_of(row.ended) for row in ended if isinstance(row.ended, int))
         with self._transaction():
-            routes = self._routes(rows)
+            routes = self._routes.numbers(rows)
             writer = Rows(
                 self._connection,
                 run,
                 (taken.summary.opened, piece.summary.complete_to),
                 self._clock(),
             )
-            writer.copy([entry_values(row, run, routes[_ends(row)]) for row in ended])
+            writer.copy([entry_values(row, run, routes[ends_of(row)]) for row in ended])
             self._note_starts(ended)
             if closed:
                 self._connection.execute(
                     "delete from unended where run = %s and serial = any(%s)", [run, closed]
                 )
-            writer.put([unended_values(row, run, routes[_ends(row)], part) for row in unended])
+            writer.put([unended_values(row, run, routes[ends_of(row)], part) for row in unended])
             if lost:
                 self._lose(run, lost, part - 1)
             store(self._connection, taken)
@@ -311,25 +318,6 @@ class Shipment:
             self.positions.runs[key] = row[0]
         return self.positions.runs[key]
 
-    def _routes(self, rows: Iterable[Row]) -> dict[tuple[Any, ...], int]:
-        """Return the number of the route of each row; new ones are written."""
-        known = self.positions.routes
-        for ends in {_ends(row) for row in rows} - known.keys():
-            row = self._connection.execute(
-                "insert into routes (proxy, nat, upstream, upstream_port) values (%s, %s, %s, %s)"
-                " returning id",
-                [self.positions.proxy, *ends],
-            ).fetchone()
-            assert row is not None
-            known[ends] = row[0]
-            if ends[0] is not None:
-                self._connection.execute(
-                    "update proxies set addresses = array_append(addresses, %(nat)s)"
-                    " where id = %(proxy)s and not %(nat)s = any(addresses)",
-                    {"nat": ends[0], "proxy": self.positions.proxy},
-                )
-        return known
-
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Commit at the end, unless another process has changed the position.
@@ -386,17 +374,4 @@ def _begun(segment: Summary) -> Summary:
     """Return the summary of a segment of which nothing was taken."""
     return segment._replace(
         complete_to=segment.opened, sealed=None, stopped=None, gaps=(), steps=()
-    )
-
-
-def _ends(row: Row) -> tuple[Any, ...]:
-    """Return the ends of the upstream connection of a row, as a key of its route.
-
-    They are such that PostgreSQL takes them: a row is refused, and not the batch.
-    """
-    nat, upstream, port = row.nat, row.upstream, row.upstream_port
-    return (
-        None if nat is None else storable(nat),
-        None if upstream is None else storable(upstream),
-        port if isinstance(port, int) else None,
     )

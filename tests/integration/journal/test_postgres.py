@@ -1,303 +1,28 @@
-"""The journal of a fleet in a real PostgreSQL: what is shipped, and what is found."""
+"""What is shipped to a real PostgreSQL, and what is not."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import timezone
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from unittest import mock
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from natproxy.journal.postgres import reading, search
 from natproxy.journal.postgres.connection import PostgresError, connect, shown
 from natproxy.journal.postgres.fleet import read_proxies
 from natproxy.journal.postgres.migrate import check_schema, migrate, migrations
 from natproxy.journal.postgres.partitions import DAY, day_of, partition_name, retain
 from natproxy.journal.postgres.positions import Registration
-from natproxy.journal.postgres.rows import ALL
-from natproxy.journal.postgres.search import FleetJournal
 from natproxy.journal.postgres.shipment import AnotherShipper, Shipment, Superseded
-from natproxy.journal.search import Journal
-from natproxy.journal.segment import Segment
-from natproxy.records.filter import parse
-from natproxy.records.queries import HistoryQuery
-from natproxy.records.record import Origin, Record
-from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery, WhoisReply
-from tests.support.filters import NOW, fill, filters, records
-from tests.support.fleets import Database, Ship
+from natproxy.records.whois import FOUND, NOBODY, UNKNOWN
+from tests.support.fleets import PORT, Fleet, at
 from tests.support.journal_runs import SECOND, START, Translations
-from tests.support.journals import MEMORY, paths_of
-from tests.support.postgres import Server, needs_postgres, running_server
+from tests.support.journals import paths_of
+from tests.support.postgres import Server, needs_postgres
 
 pytestmark = needs_postgres
-
-PORT = 50_000
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def shared(server: Server) -> Iterator[Database]:
-    with closing(Database(server.new_database())) as database:
-        yield database
-
-
-@pytest.fixture
-def database(shared: Database) -> Database:
-    shared.empty()
-    return shared
-
-
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("register"), st.integers(0, 2)),
-        st.tuples(st.just("remove"), st.integers(0, 2)),
-        st.tuples(st.just("wait"), st.integers(1, 20)),
-        st.tuples(
-            st.sampled_from(["flush", "seal", "restart", "kill", "lose", "ship", "new ship"]),
-            st.just(0),
-        ),
-        st.tuples(st.just("step"), st.sampled_from([-30, -3, 5, 40])),
-    ),
-    min_size=4,
-    max_size=25,
-)
-
-
-class Play:
-    """Things that happen to a daemon and its shipper."""
-
-    def __init__(self, database: Database, directory: str) -> None:
-        self.daemon = Translations(directory)
-        self.ship = Ship(database, directory, lambda: self.daemon.now)
-        self._ports: dict[int, int] = {}
-        self._clients = 0
-
-    def close(self) -> None:
-        self.daemon.close()
-        self.ship.close()
-
-    def run(self, steps: list[tuple[str, int]]) -> None:
-        self.daemon.start()
-        for action, value in steps:
-            self._do(action, value)
-
-    def _do(self, action: str, value: int) -> None:
-        daemon, ports = self.daemon, self._ports
-        if action == "wait":
-            daemon.wait(value * SECOND // 2)
-        elif action == "register" and value not in ports:
-            self._clients += 1
-            ports[value] = daemon.register(PORT + value, f"10.9.0.{self._clients}")
-        elif action == "remove" and value in ports:
-            daemon.remove(ports.pop(value))
-        elif action in ("flush", "seal", "lose"):
-            getattr(daemon, action)()
-        elif action in ("restart", "kill"):
-            ports.clear()
-            (daemon.stop if action == "restart" else daemon.kill)()
-            daemon.wait(SECOND)
-            daemon.start()
-        elif action == "step":
-            daemon.step(value * SECOND)
-        elif action in ("ship", "new ship"):
-            if action == "new ship":
-                self.ship.restart()
-            self.ship.run()
-
-
-def at(time: int, port: int = PORT) -> WhoisQuery:
-    return WhoisQuery(port, since=time, until=time)
-
-
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(steps=STEPS, closed=st.booleans(), piece=st.integers(1, 4))
-def test_whois_and_history_agree_with_the_segments(
-    database: Database, steps: list[tuple[str, int]], closed: bool, piece: int
-) -> None:
-    database.empty()
-    with (
-        TemporaryDirectory(dir=MEMORY) as directory,
-        mock.patch.object(reading, "ROWS", piece),
-        closing(Play(database, directory)) as play,
-        closing(FleetJournal(database.url)) as fleet,
-    ):
-        play.run(steps)
-        if closed:
-            play.daemon.stop()
-        play.ship.run()
-        daemon = play.daemon
-        walls = {START - SECOND, daemon.now, *range(START, daemon.now + 1, SECOND // 2)}
-        # What a shipper has not seen yet is unknown.
-        walls = {wall for wall in walls if wall <= daemon.now}
-        queries = [at(wall, PORT + port) for wall in sorted(walls) for port in range(3)]
-        queries += [
-            WhoisQuery(PORT, since=wall, until=wall + 7 * SECOND)
-            for wall in sorted(walls)
-            if wall + 7 * SECOND <= daemon.now
-        ]
-        with Journal(directory) as journal:
-            expected = journal.whois_all(queries)
-            found = fleet.whois_all(queries)
-            for query, mine, theirs in zip(queries, found, expected, strict=True):
-                assert mine.result == theirs.result, query
-                assert set(mine.translations) == set(theirs.translations), query
-            for since, until in ((None, None), (START + 3 * SECOND, START + 9 * SECOND)):
-                # Where the clock was set back, segments have the order of serials.
-                for limit in (None,) if any(step[0] == "step" for step in steps) else (None, 3):
-                    query = HistoryQuery("", since, until, limit)
-                    theirs = sorted(journal.history(query), key=by_start)
-                    assert list(fleet.history(query)) == theirs
-
-
-def by_start(record: Record) -> tuple[object, ...]:
-    return record.started, record.boot, record.serial
-
-
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    translations=st.lists(records(), max_size=8), texts=st.lists(filters, min_size=1, max_size=6)
-)
-def test_filters_select_what_python_selects(
-    database: Database, translations: list[Record], texts: list[str]
-) -> None:
-    database.empty()
-    kept = insert(database, translations)
-    with database.connection.cursor() as cursor:
-        for text in texts:
-            chosen = parse(text, NOW, timezone.utc)
-            where, params, exact = chosen.postgres(NOW)
-            found = {
-                row[0]
-                for row in cursor.execute(
-                    f"select e.serial from {ALL} where {where}".encode(), params
-                )
-            }
-            expected = {record.serial for record in kept if chosen.matches(record, NOW)}
-            assert found >= expected, text
-            if exact:
-                assert found == expected, text
-
-
-def insert(database: Database, translations: list[Record]) -> list[Record]:
-    """Write translations as a shipper does; return them with their serial numbers."""
-    with TemporaryDirectory(dir=MEMORY) as directory:
-        segment = Segment.create(directory, Origin("proxy-9000", 1, "abcd"), START, START)
-        segment.close()
-        path = segment.path
-        with closing(sqlite3.connect(path)) as connection:
-            fill(connection, translations)
-        ship = Ship(database, directory, lambda: NOW)
-        ship.run()
-        ship.close()
-        with Journal(directory) as journal:
-            return list(journal.history(HistoryQuery()))
-
-
-class Fleet:
-    """Several proxies, each with a journal of its own, and one database."""
-
-    def __init__(self, database: Database, root: Path) -> None:
-        self.database = database
-        self._root = root
-        self.daemons: dict[str, Translations] = {}
-        self.ships: dict[str, Ship] = {}
-
-    def add(self, name: str) -> Translations:
-        directory = self._root / name
-        directory.mkdir()
-        daemon = Translations(directory)
-        daemon.proxy = name
-        self.daemons[name] = daemon
-        self.ships[name] = Ship(self.database, str(directory), lambda: daemon.now)
-        daemon.start()
-        return daemon
-
-    def ship(self, *names: str) -> None:
-        for name in names or self.ships:
-            self.ships[name].run()
-
-    def ask(self, query: WhoisQuery, now: int | None = None) -> WhoisReply:
-        clock = mock.patch.object(search, "_now", return_value=now)
-        with closing(FleetJournal(self.database.url)) as journal:
-            if now is None:
-                return journal.whois_all([query])[0]
-            with clock:
-                return journal.whois_all([query])[0]
-
-    def close(self) -> None:
-        for daemon in self.daemons.values():
-            daemon.close()
-        for ship in self.ships.values():
-            ship.close()
-
-
-@pytest.fixture
-def fleet(database: Database, tmp_path: Path) -> Iterator[Fleet]:
-    with closing(Fleet(database, tmp_path)) as fleet:
-        yield fleet
-
-
-def test_proxy_that_is_behind_is_named(fleet: Fleet) -> None:
-    for name in ("edge-1", "edge-2", "edge-3"):
-        fleet.add(name)
-    fleet.ship()
-    for daemon in fleet.daemons.values():
-        daemon.wait(40 * SECOND)
-        daemon.flush()
-    fleet.ship("edge-1", "edge-2")
-    now = fleet.daemons["edge-3"].now
-    reply = fleet.ask(at(now - 10 * SECOND), now)
-    assert reply.result == UNKNOWN
-    assert reply.gap is not None
-    assert reply.gap.cause == "edge-3 is 40 s behind"
-    assert reply.gap.since is not None
-    fleet.ship("edge-3")
-    assert fleet.ask(at(now - 10 * SECOND), now).result == NOBODY
-    # What one proxy has is found, although another one may have had the port as well.
-    serial = fleet.daemons["edge-1"].register(PORT)
-    fleet.daemons["edge-1"].wait(SECOND)
-    fleet.daemons["edge-1"].remove(serial)
-    fleet.daemons["edge-1"].flush()
-    fleet.ship("edge-1")
-    reply = fleet.ask(at(now), now)
-    assert reply.result == FOUND
-    assert reply.gap is not None
-    assert "edge-2" in reply.gap.cause
-    assert "edge-3" in reply.gap.cause
-    assert [record.proxy for record in reply.translations] == ["edge-1"]
-
-
-def test_retired_proxy_is_not_waited_for(fleet: Fleet) -> None:
-    first, second = fleet.add("edge-1"), fleet.add("edge-2")
-    second.stop()
-    fleet.ship()
-    first.wait(60 * SECOND)
-    first.flush()
-    fleet.ship("edge-1")
-    assert fleet.ask(at(first.now - 1)).result == UNKNOWN
-    fleet.database.connection.execute("update proxies set retired = true where name = 'edge-2'")
-    assert fleet.ask(at(first.now - 1)).result == NOBODY
-
-
-def test_database_without_a_proxy_is_unknown(fleet: Fleet) -> None:
-    assert fleet.ask(at(START)).result == UNKNOWN
 
 
 def test_entry_that_is_refused_is_set_aside_and_its_time_is_a_gap(fleet: Fleet) -> None:
@@ -583,14 +308,3 @@ def test_password_is_in_no_message(server: Server) -> None:
             connect(url)
         assert secret not in str(caught.value)
     assert shown(f"postgresql://u:{secret}@h:5/d") == "postgresql://u@h:5/d"
-
-
-def test_filter_with_what_postgresql_does_not_take(fleet: Fleet) -> None:
-    daemon = fleet.add("edge-1")
-    daemon.register(PORT)
-    daemon.flush()
-    fleet.ship()
-    with closing(FleetJournal(fleet.database.url)) as journal:
-        for text in ("reason '\\x00*'", "reason 'a\0b'", "reason '\udc80'", "name '\udcff'"):
-            assert list(journal.history(HistoryQuery(text))) == []
-            assert len(list(journal.history(HistoryQuery(f"not {text}")))) == 1

@@ -1,0 +1,71 @@
+"""The commands about the journal of a fleet, without a database: what is wrong is one message."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from unittest import mock
+
+from twisted.trial.unittest import SkipTest
+
+from tests.support.commands import CommandCase
+
+SECRET = "tell-no-one"
+NOWHERE = f"postgresql://u:{SECRET}@127.0.0.1:1/d"
+
+
+class FleetTests(CommandCase):
+    def refusal(self, *arguments: str) -> tuple[int, str]:
+        """Return exit status and message of a command that fails."""
+        status, out, err = self.main(*arguments)
+        self.assertEqual(out, b"")
+        self.assertNotIn(SECRET, err)
+        self.assertNotIn("Traceback", err)
+        self.assertTrue(status)
+        return status, err
+
+    def test_options_that_contradict_each_other(self) -> None:
+        for text, arguments in (
+            ("--to", ("ship",)),
+            ("--to", ("migrate", "--to", "mysql://x")),
+            ("--retention soon", ("ship", "--to", NOWHERE, "--retention", "soon")),
+            ("for journal ship only", ("verify", "--once")),
+            ("for journal ship only", ("migrate", "--to", NOWHERE, "--once")),
+            ("for journal erase only", ("ship", "--to", NOWHERE, "--client", "10.0.0.1")),
+            ("needs a directory", ("segments", "--journal", NOWHERE)),
+            ("takes one", ("segments", "--journal", "a", "--journal", "b")),
+            ("names a directory", ("ship", "--to", NOWHERE, "--journal", NOWHERE)),
+            ("excludes --name", ("ship", "--to", NOWHERE, "--journal", "a", "--name", "b")),
+            ("--journal: the database", ("proxies",)),
+            ("names the database", ("proxies", "--to", NOWHERE)),
+            ("no --control", ("ship", "--to", NOWHERE, "--control", "a")),
+            ("no JSON", ("ship", "--to", NOWHERE, "--json")),
+        ):
+            status, err = self.refusal("journal", *arguments)
+            self.assertEqual(status, 2, arguments)
+            self.assertIn(text, err)
+
+    def test_database_excludes_a_daemon(self) -> None:
+        status, err = self.refusal("whois", "1", "--journal", NOWHERE, "--name", "a")
+        self.assertEqual(status, 2)
+        self.assertIn("--journal excludes", err)
+
+    def test_database_that_is_away(self) -> None:
+        if importlib.util.find_spec("psycopg") is None:
+            raise SkipTest("there is no psycopg")
+        os.mkdir("journal")
+        for arguments in (
+            ("whois", "1", "--journal", NOWHERE),
+            ("history", "--journal", NOWHERE),
+            ("journal", "migrate", "--to", NOWHERE),
+            ("journal", "proxies", "--journal", NOWHERE),
+            ("journal", "ship", "--once", "--to", NOWHERE, "--journal", "journal"),
+        ):
+            _, err = self.refusal(*arguments)
+            self.assertIn("PostgreSQL is away", err, arguments)
+
+    def test_missing_driver_names_the_extra(self) -> None:
+        with mock.patch.dict(sys.modules, {"psycopg": None}):
+            _, err = self.refusal("whois", "1", "--journal", NOWHERE)
+        self.assertIn("natproxy[postgres]", err)
