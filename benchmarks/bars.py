@@ -85,6 +85,7 @@ _RATIOS = (
     Ratio("commands", 0, "cpu_us_per_command", "natproxy", "haproxy-splice-always", 1.25),
     Ratio("commands", 0, "cpu_us_per_command", "natproxy-log", "haproxy-log", 1.35),
     Ratio("commands", 0, "cpu_us_per_command", "natproxy-limits", "natproxy", 1.05),
+    Ratio("commands", 0, "cpu_us_per_command", "natproxy-workers", "natproxy-observed", 1.1),
     Ratio("commands", 0, "cpu_us_per_command", "natproxy-defaults", "haproxy-log", 1.5),
     Ratio("idle", 0, "kib_per_client", "natproxy", "haproxy-splice", 1.0),
     Ratio("latency", 1, "p99_ms", "natproxy", "haproxy-splice", 1.0),

@@ -42,6 +42,7 @@ class Processes:
 
     def cpu_seconds(self) -> float:
         """Give the CPU seconds that they have used, in the program and in the kernel."""
+        self._find()
         seconds = 0.0
         for process in self._processes:
             try:
@@ -51,6 +52,14 @@ class Processes:
                 if process is self._processes[0]:
                     raise BenchmarkError("the peer has ended") from None
         return seconds
+
+    def _find(self) -> None:
+        """Find processes that were started since: a port may be open before its workers run."""
+        try:
+            children = self._processes[0].children(recursive=True)
+        except self._psutil.NoSuchProcess:
+            raise BenchmarkError("the peer has ended") from None
+        self._processes += [one for one in children if one not in self._processes]
 
     @staticmethod
     def _cpu_seconds(process: Any) -> float:

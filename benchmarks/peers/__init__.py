@@ -23,6 +23,7 @@ from benchmarks.peers.ours import (
     LimitedNATProxy,
     LoggingNATProxy,
     NATProxy,
+    WorkersNATProxy,
 )
 from benchmarks.peers.python import FileSenderServer, FTPServer, Origin, Pairs, PortForward
 
@@ -35,6 +36,7 @@ PEERS: dict[str, Peer] = {
         LimitedNATProxy("natproxy-limits", "natproxy, rules and limits on"),
         DefaultNATProxy("natproxy-defaults", "natproxy, all defaults on"),
         NATProxy("natproxy-observed", "natproxy, with control, metrics, journal", observed=True),
+        WorkersNATProxy("natproxy-workers", "the same, 2 workers", observed=True),
         NATProxy("natproxy-watched", "the same, 1 watcher of everything", observed=True),
         NATProxy("natproxy-ignored", "the same, 50 watchers that do not read", observed=True),
         FullTable("natproxy-table", "natproxy with 10,000 translations"),

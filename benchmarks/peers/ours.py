@@ -90,6 +90,25 @@ class LoggingNATProxy(NATProxy):
         return [*super().command(setting), f"--access-log={setting.directory / 'access.log'}"]
 
 
+class WorkersNATProxy(NATProxy):
+    """``natproxy`` with two workers, which share its port."""
+
+    def missing(self) -> str | None:
+        """See whether this natproxy has workers."""
+        if "--workers" not in output(*TWIST, "natproxy", "--help"):
+            return super().missing() or "this natproxy has no --workers"
+        return super().missing()
+
+    def command(self, setting: Setting) -> list[str]:
+        """Run it in front of the origin."""
+        control = setting.directory / "control.sock"
+        return [*super().command(setting), f"--control={control}", "--workers=2"]
+
+    def control(self, setting: Setting) -> Path:
+        """Return the control socket of a worker: the port is open before it serves."""
+        return setting.directory / "control.w1.sock"
+
+
 _RULES = """
 [[proxy.rules]]
 action = "deny"

@@ -27,6 +27,8 @@ class Commands(Work):
         "natproxy",
         "natproxy-log",
         "natproxy-limits",
+        "natproxy-observed",
+        "natproxy-workers",
         "natproxy-defaults",
         "haproxy-splice",
         "haproxy-splice-always",

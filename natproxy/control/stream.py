@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from natproxy.control.interfaces import Pages
 from natproxy.control.jobs import JobQueue
+from natproxy.control.merged.errors import NoReply
 from natproxy.records.record import Record
 
 PORTION = 8 << 10
@@ -202,7 +203,10 @@ class Stream:
             return
         self._request.unregisterProducer()
         if self._request.startedWriting:
-            self._log.failure("cannot complete a response", failure)
+            if failure.check(NoReply):
+                self._log.warn("cannot complete a response: {reason}", reason=failure.value)
+            else:
+                self._log.failure("cannot complete a response", failure)
             self._transport.abortConnection()
         else:
             self._failed(failure)

@@ -7,6 +7,7 @@ counted. The next line that can be written is preceded by one with the number of
 from __future__ import annotations
 
 import os
+import select
 import stat
 import sys
 from collections.abc import Callable
@@ -211,6 +212,19 @@ class Stream:
 
     def close(self) -> None:
         """Do nothing: others may use the stream."""
+
+
+class SharedStream(Stream):
+    """A stream to which other processes write lines, too.
+
+    A pipe takes up to ``PIPE_BUF`` bytes undivided: longer writes of two processes are mixed.
+    """
+
+    def write_some(self, data: memoryview) -> int:
+        """Write whole lines, as many as a pipe takes undivided; see `Stream.write_some`."""
+        begin = bytes(data[: select.PIPE_BUF])
+        end = begin.rfind(b"\n") + 1
+        return super().write_some(data[:end] if end else data)
 
 
 class RotatingFile:

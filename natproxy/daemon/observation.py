@@ -34,7 +34,7 @@ from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import Observers
 from natproxy.daemon.endpoints import listening_endpoints
 from natproxy.daemon.listening import ListeningEndpoint, address_text
-from natproxy.daemon.logfile import RotatingFile, Stream
+from natproxy.daemon.logfile import RotatingFile, SharedStream, Stream
 from natproxy.daemon.observers import ObserverFactory
 from natproxy.daemon.places import (
     InUse,
@@ -248,7 +248,9 @@ class Observation(ABC):
         """
         try:
             output = (
-                Stream(1) if path == STANDARD_OUTPUT else RotatingFile(path, size=0, blocking=True)
+                self._standard_output()
+                if path == STANDARD_OUTPUT
+                else RotatingFile(path, size=0, blocking=True)
             )
         except OSError as error:
             label = self.config.label("access_log")
@@ -260,6 +262,9 @@ class Observation(ABC):
             self.metrics.access_lost = lambda: access.lost
         self._log.info("access log: {path}", path=path)
         return access.log
+
+    def _standard_output(self) -> Stream:
+        return Stream(1) if self.share.workers == 1 else SharedStream(1)
 
     @abstractmethod
     def log_ends(self, log: AccessLog | CommandLines) -> None:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -21,11 +22,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.twistd import LIMIT, TWISTD, catches, environment
+from tests.support.paths import ROOT
+from tests.support.twistd import (
+    LIMIT,
+    TWISTD,
+    application_file,
+    catches,
+    environment,
+    running,
+)
 
-KILLS, RELOADS = map(int, os.environ.get("NATPROXY_TEST_WORKERS", "2,2").split(","))
+KILLS, RELOADS = map(int, os.environ.get("NATPROXY_TEST_WORKERS", "2,1").split(","))
 LOOPBACK = "tcp:0:interface=127.0.0.1"
+RELOADED = "SIGHUP: the settings are reloaded: "
 CLIENTS = 6
+PACE = 0.01
+"""Seconds between two commands of a client."""
 SIZE = 24 << 20
 
 
@@ -43,7 +55,7 @@ def directory() -> Iterator[Path]:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds."""
-    deadline = time.monotonic() + 2 * LIMIT
+    deadline = time.monotonic() + 4 * LIMIT
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -88,7 +100,7 @@ class Load:
                 continue
             with connection, connection.makefile("rb") as replies:
                 for _ in range(10):
-                    if not self._command(connection, replies.readline):
+                    if self._stop.wait(PACE) or not self._command(connection, replies.readline):
                         break
 
     def _command(self, connection: socket.socket, readline: Callable[[], bytes]) -> bool:
@@ -107,13 +119,15 @@ class Load:
 class Process:
     """A daemon as a process, with a log in a file."""
 
-    def __init__(self, stack: ExitStack, directory: Path, daemon: str) -> None:
+    def __init__(
+        self, stack: ExitStack, directory: Path, daemon: str, *options: str, **settings: str
+    ) -> None:
         self.path = directory / f"{daemon}.log"
-        command = [*TWISTD, "-n", "--pidfile=", daemon, "--config=natproxy.toml"]
+        command = [*TWISTD, "-n", f"--pidfile={daemon}.pid", daemon, "--config=natproxy.toml"]
         self.process = subprocess.Popen(
-            [*command, f"--log={self.path}"],
+            [*command, f"--log={self.path}", *options],
             cwd=directory,
-            env=environment({"RUNTIME_DIRECTORY": os.fspath(directory)}),
+            env=environment({"RUNTIME_DIRECTORY": os.fspath(directory), **settings}),
         )
         stack.enter_context(self.process)
         stack.callback(self.process.kill)
@@ -171,8 +185,10 @@ class Deployment:
         """Reload with other endpoints, and wait until the new workers serve."""
         path = self.directory / f"{number}.listen"
         self.write(f"unix:{path}")
+        reloads = self.proxy.log.count(RELOADED)
         os.kill(self.proxy.pid, signal.SIGHUP)
-        wait_until(lambda: re.search(f"reloaded: .*{path.name}", self.proxy.log) is not None)
+        wait_until(lambda: self.proxy.log.count(RELOADED) > reloads)
+        assert path.exists()
 
 
 def test_killed_workers_fail_their_own_commands_only(directory: Path) -> None:
@@ -187,7 +203,7 @@ def test_killed_workers_fail_their_own_commands_only(directory: Path) -> None:
                 assert len(before) == 2
                 os.kill(before[number % 2], signal.SIGKILL)
                 # The other worker serves all clients meanwhile.
-                load.await_commands(50)
+                load.await_commands(20)
                 started = 3 + number
                 wait_until(lambda started=started: proxy.log.count("control socket: ") == started)
         assert load.refused == 0
@@ -235,6 +251,80 @@ def test_workers_end_in_order_when_their_master_is_killed(directory: Path) -> No
                 received += len(data)
         assert received >= SIZE
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def test_new_code_is_executed_by_the_master_and_its_workers(directory: Path) -> None:
+    library = directory / "library"
+    shutil.copytree(ROOT / "natproxy", library / "natproxy")
+    shutil.copytree(ROOT / "twisted", library / "twisted")
+    (directory / "natproxy.toml").write_text(f'[fileserver]\nlisten = "{LOOPBACK}"\n')
+    with ExitStack() as stack:
+        options = ("--files=served", "--workers=2", "--name=files")
+        server = Process(stack, directory, "fileserver", *options, PYTHONPATH=str(library))
+        before = server.workers()
+        load = Load(server.port)
+        with load.running():
+            load.await_commands(20)
+            module = library / "natproxy/daemon/workers/master.py"
+            module.write_text(module.read_text().replace("listens on", "runs new code on"))
+            os.kill(server.pid, signal.SIGHUP)
+            # The same process has executed itself, with the same port.
+            assert server.await_line(r"runs new code on 127\.0\.0\.1:(\d+)") == str(server.port)
+            load.await_commands(20)
+            wait_until(lambda: len(server.workers()) == 2)
+            after = server.workers()
+            assert not set(before) & set(after)
+            assert (directory / "fileserver.pid").read_text().strip() == str(server.pid)
+            # It has the workers that it did not start.
+            os.kill(after[0], signal.SIGKILL)
+            load.await_commands(20)
+            wait_until(lambda: len(server.workers()) == 2 and after[0] not in server.workers())
+        assert (load.refused, load.done > 0) == (0, True)
+        assert load.failed <= CLIENTS
+        assert server.end() == 0
+
+
+def test_start_that_fails_in_a_worker_names_the_reason(directory: Path) -> None:
+    taken = directory / "edge.w1.sock"
+    taken.write_text("not a socket")
+    done = subprocess.run(
+        [
+            *(*TWISTD, "-n", "--pidfile=", "natproxy", f"--listen={LOOPBACK}", "--workers=2"),
+            *("--name=edge", f"--control={directory}/edge.sock", "--journal=none"),
+        ],
+        cwd=directory,
+        env=environment({}),
+        capture_output=True,
+        text=True,
+        timeout=2 * LIMIT,
+    )
+    assert done.returncode == 1
+    assert f"--control {taken}: there is a file that is not a socket" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_application_file_and_log_of_twistd(directory: Path) -> None:
+    settings = {"LISTEN": LOOPBACK, "FILES": "served", "WORKERS": "2", "CONTROL": "none"}
+    variables = {f"NATPROXY_FILESERVER_{name}": value for name, value in settings.items()}
+    with running(application_file("fileserver"), directory, **variables) as daemon:
+        port = int(daemon.await_line(r"listens on 127\.0\.0\.1:(\d+); workers: 0 "))
+        daemon.await_handler(signal.SIGTERM)
+        with socket.create_connection(("127.0.0.1", port), LIMIT) as client:
+            client.sendall(b"LIST\n")
+            daemon.await_line("(LIST: completed)")
+        assert daemon.end() == 0
+
+
+def test_both_daemons_in_one_process(directory: Path) -> None:
+    command = [sys.executable, "-m", "natproxy", "up", "--files=served", "--workers=2"]
+    endpoints = [f"--listen={LOOPBACK}", f"--fileserver-listen={LOOPBACK}", "--control=none"]
+    with running([*command, *endpoints], directory) as daemon:
+        port = int(daemon.await_line(r"proxy +127\.0\.0\.1:(\d+)"))
+        daemon.await_handler(signal.SIGTERM)
+        with socket.create_connection(("127.0.0.1", port), LIMIT) as client:
+            client.sendall(b"LIST\n")
+            daemon.await_line("(LIST: completed)")
+        assert daemon.end() == 0
 
 
 def refuses(port: int) -> bool:

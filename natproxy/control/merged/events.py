@@ -21,7 +21,7 @@ from natproxy.control.events import EVENT_STREAM, EventsResource
 from natproxy.control.json_resource import JSON_LINES, Context, JSONResource
 from natproxy.control.merged.errors import Missing, NoReply
 from natproxy.control.merged.history import target_of
-from natproxy.control.merged.lines import TIME, LineStream, State, merge
+from natproxy.control.merged.lines import TIME, LineStream, State, merge, primed
 from natproxy.control.merged.missing import name_missing
 from natproxy.control.merged.workers import Fleet, Gathered, Worker
 from natproxy.control.parameters import Place, RequestError, interval_of, read_after
@@ -123,7 +123,8 @@ class MergedEvents(JSONResource):
                 )
             )
             name_missing(request, gathered.missing)
-            self.stream(request, _past(gathered.values, frame, last), kind, stalled=None)
+            body = primed(_past(gathered.values, frame, last))
+            self.stream(request, body, kind, stalled=None)
             return
         feeds: dict[str, Feed] = {}
         past: list[bytes] = []
@@ -216,11 +217,14 @@ class _Frame:
 def _past(streams: list[LineStream], frame: _Frame, last: int | None) -> Body:
     """Yield the events of streams that end; the last ones of them if they are limited."""
     newest: deque[bytes] | None = None if last is None else deque(maxlen=last)
-    lines = merge(streams, TIME)
+    lines = primed(merge(streams, TIME))
     try:
+        yield b"", 0
         for item in lines:
             if isinstance(item, Deferred):
                 yield item
+            elif not item[0]:
+                continue
             elif newest is None:
                 yield frame.framed(item[0]), item[1]
             else:

@@ -187,6 +187,15 @@ STARTED = time_of(b"started")
 TIME = time_of(b"time")
 
 
+def primed(body: Body) -> Body:
+    """Return a body that has begun with a piece of nothing.
+
+    Closed before its first step, a generator would not close what it uses.
+    """
+    next(body)
+    return body
+
+
 def merge(streams: Sequence[LineStream], key: Callable[[bytes], bytes]) -> Body:
     """Yield the lines of several streams, in the order of a key in which each of them is.
 
@@ -204,6 +213,7 @@ def merge(streams: Sequence[LineStream], key: Callable[[bytes], bytes]) -> Body:
 
     heap: list[tuple[bytes, int, LineStream]] = []
     try:
+        yield b"", 0
         for stream in streams:
             yield from first(stream)
         while heap:

@@ -15,7 +15,7 @@ from natproxy.control.merged.actions import MergedKill
 from natproxy.control.merged.errors import Missing
 from natproxy.control.merged.events import MergedEvents
 from natproxy.control.merged.history import MergedJournal, MergedRings, target_of
-from natproxy.control.merged.lines import STARTED, LineStream, merge
+from natproxy.control.merged.lines import STARTED, LineStream, merge, primed
 from natproxy.control.merged.missing import name_missing
 from natproxy.control.merged.status import Tally, reason_not_ready
 from natproxy.control.merged.workers import Fleet, Worker
@@ -88,17 +88,20 @@ class MergedTable(TableResource):
         target = target_of(self.path, filter=_text(values.get("filter")), limit=limit)
         gathered = await self._fleet.lines(target)
         name_missing(request, gathered.missing)
-        self.stream(request, _listed(gathered.values, limit), JSON)
+        self.stream(request, primed(_listed(gathered.values, limit)), JSON)
 
 
 def _listed(streams: list[LineStream], limit: int | None) -> Body:
     """Yield the elements of streams as one JSON list."""
     separator = b"[\n"
-    lines = merge(streams, STARTED)
+    lines = primed(merge(streams, STARTED))
     try:
+        yield b"", 0
         for item in lines:
             if isinstance(item, Deferred):
                 yield item
+                continue
+            if not item[0]:
                 continue
             yield separator + item[0], item[1]
             separator = b",\n"
@@ -173,7 +176,7 @@ class RecentHistory(HistoryResource):
         )
         gathered = await self._fleet.lines(target)
         name_missing(request, gathered.missing)
-        self.stream(request, _newest(gathered.values, limit), JSON_LINES)
+        self.stream(request, primed(_newest(gathered.values, limit)), JSON_LINES)
 
 
 def _newest(streams: list[LineStream], limit: int | None) -> Body:
@@ -181,13 +184,16 @@ def _newest(streams: list[LineStream], limit: int | None) -> Body:
 
     Each stream has as many lines at most as its worker remembers.
     """
-    lines = merge(streams, STARTED)
+    lines = primed(merge(streams, STARTED))
     newest: list[tuple[bytes, int, bytes]] = []
     number = 0
     try:
+        yield b"", 0
         for item in lines:
             if isinstance(item, Deferred):
                 yield item
+            elif not item[0]:
+                continue
             elif limit is None:
                 yield item[0] + b"\n", item[1]
             else:

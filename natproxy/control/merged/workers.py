@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
@@ -165,7 +167,7 @@ class Worker:
         except errors.ConnectionRefusedError:
             raise NoReply("no process listens on its control socket") from None
         except errors.ConnectError as error:
-            raise NoReply(f"cannot connect to its control socket: {error}") from None
+            raise NoReply(_reason(error)) from None
         except (ResponseFailed, OSError):
             raise NoReply("it has closed the connection") from None
 
@@ -305,6 +307,14 @@ def _body(response: Any) -> Deferred[bytes]:
     received = collector.received
     response.deliverBody(collector)
     return received
+
+
+def _reason(error: errors.ConnectError) -> str:
+    """Return why there is no connection to a socket."""
+    number = error.osError if isinstance(error.osError, int) else 0
+    if number == errno.ENOENT:
+        return "it starts, and has no control socket yet"
+    return f"cannot connect to its control socket: {os.strerror(number) if number else error}"
 
 
 def _refusal(status: int, body: bytes) -> Refusal:

@@ -26,6 +26,13 @@ FOREGROUND = "--nodaemon"
 SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})
 """Signals that wait until the new program has handlers for them."""
 
+MANAGER = {
+    name: os.environ[name]
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+    if name in os.environ
+}
+"""The variables of a service manager: the daemon takes them out of the environment."""
+
 _log = Logger()
 
 
@@ -99,7 +106,7 @@ def execute(daemons: Mapping[str, Any], descriptors: Iterable[int], background: 
     sys.stderr.flush()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        environment = {**os.environ, VARIABLE: str(descriptor)}
+        environment = {**os.environ, **MANAGER, VARIABLE: str(descriptor)}
         os.execve(sys.executable, [sys.executable, *arguments], environment)  # noqa: S606
     except OSError as error:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from unittest import mock
 
+import pytest
+import pytest_twisted
 from twisted.internet import reactor as installed
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Factory, Protocol
-from twisted.trial.unittest import TestCase
 
 from natproxy.control.merged import workers
 from natproxy.control.merged.errors import NoReply, Refusal
@@ -34,9 +37,9 @@ class Scripted(Protocol):
     factory: Any
 
     def dataReceived(self, data: bytes) -> None:
-        self.factory.received.append(data)
+        self.factory.served.received.append(data)
         assert self.transport is not None
-        reply = self.factory.reply
+        reply = self.factory.served.reply
         if reply is not None:
             self.transport.write(reply)
             self.transport.loseConnection()
@@ -47,96 +50,138 @@ def response(body: bytes, status: bytes = b"200 OK", length: int | None = None) 
     return b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, size, body)
 
 
-class WorkerTests(TestCase):
-    def setUp(self) -> None:
-        directory = tempfile.mkdtemp()
-        self.addCleanup(shutil.rmtree, directory)
-        self.path = os.path.join(directory, "a.w0.sock")
-        self.server: Any = Factory.forProtocol(Scripted)
-        self.server.received = []
-        self.server.reply = None
-        self.worker = Worker(reactor, Handle(0, self.path))
+class Served:
+    """A socket that replies to each request with the same bytes.
 
-    def listen(self, reply: bytes | None) -> None:
-        self.server.reply = reply
-        port = reactor.listenUNIX(self.path, self.server)
-        self.addCleanup(port.stopListening)
+    :ivar worker: the client of it.
+    :ivar reply: ``None`` for nothing.
+    :ivar received: from the client.
+    """
 
-    async def reason(self, call: Callable[[], Any]) -> str:
-        with self.assertRaises(NoReply) as caught:
-            await call()
-        return str(caught.exception)
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.reply: bytes | None = None
+        self.received: list[bytes] = []
+        self.worker = Worker(reactor, Handle(0, path))
 
-    async def test_object(self) -> None:
-        self.listen(response(b'{"a":1}\n'))
-        found = await self.worker.read("/v1/kill?a=b", {"all": True}, Peer(5, 6))
-        self.assertEqual(found, {"a": 1})
-        request = b"".join(self.server.received)
-        self.assertTrue(request.startswith(b"POST /v1/kill?a=b HTTP/1.1\r\n"))
-        self.assertIn(b"\r\nNatproxy-Peer: 5:6\r\n", request)
-        self.assertTrue(request.endswith(b'{"all": true}'))
+    @asynccontextmanager
+    async def listening(self, reply: bytes | None) -> AsyncIterator[Worker]:
+        """Listen for the length of a block."""
+        self.reply = reply
+        factory: Any = Factory.forProtocol(Scripted)
+        factory.noisy = False
+        factory.served = self
+        port = reactor.listenUNIX(self.path, factory)
+        try:
+            yield self.worker
+        finally:
+            await maybeDeferred(port.stopListening)
+            await later()
 
-    async def test_worker_that_hangs_is_not_waited_for(self) -> None:
-        self.listen(None)
-        reason = await self.reason(lambda: self.worker.read("/v1/status", timeout=0.1))
-        self.assertEqual(reason, "it has not replied within 0.1 s")
 
-    async def test_no_process(self) -> None:
-        reason = await self.reason(lambda: self.worker.read("/v1/status"))
-        self.assertIn("control socket", reason)
+@pytest.fixture
+def served() -> Iterator[Served]:
+    directory = tempfile.mkdtemp()
+    yield Served(os.path.join(directory, "a.w0.sock"))
+    shutil.rmtree(directory)
 
-    async def test_refusal(self) -> None:
-        self.listen(response(b'{"error":"no"}', b"409 Conflict"))
-        with self.assertRaises(Refusal) as caught:
-            await self.worker.read("/v1/kill", {})
-        self.assertEqual((caught.exception.status, str(caught.exception)), (409, "no"))
 
-    async def test_malformed_replies(self) -> None:
-        self.listen(None)
-        for reply, reason in (
-            (response(b"{"), "malformed JSON"),
-            (response(b"[]"), "no JSON object"),
-            (response(b'{"a":', length=99), "cut off"),
-            (b"nonsense\r\n\r\n", "closed the connection"),
-            (b"", "closed the connection"),
-        ):
-            self.server.reply = reply
-            found = await self.reason(lambda: self.worker.read("/v1/status"))
-            self.assertIn(reason, found, reply)
+async def reason(call: Callable[[], Any]) -> str:
+    """Return why a call has no reply."""
+    with pytest.raises(NoReply) as caught:
+        await call()
+    return str(caught.value)
 
-    async def test_body_is_bounded(self) -> None:
-        self.listen(response(b"[" + b" " * 5000 + b"]"))
+
+def later() -> Deferred[None]:
+    deferred: Deferred[None] = Deferred()
+    reactor.callLater(0.02, deferred.callback, None)
+    return deferred
+
+
+@pytest_twisted.ensureDeferred
+async def test_object(served: Served) -> None:
+    async with served.listening(response(b'{"a":1}\n')) as worker:
+        found = await worker.read("/v1/kill?a=b", {"all": True}, Peer(5, 6))
+    assert found == {"a": 1}
+    request = b"".join(served.received)
+    assert request.startswith(b"POST /v1/kill?a=b HTTP/1.1\r\n")
+    assert b"\r\nNatproxy-Peer: 5:6\r\n" in request
+    assert request.endswith(b'{"all": true}')
+
+
+@pytest_twisted.ensureDeferred
+async def test_worker_that_hangs_is_not_waited_for(served: Served) -> None:
+    async with served.listening(None) as worker:
+        found = await reason(lambda: worker.read("/v1/status", timeout=0.1))
+    assert found == "it has not replied within 0.1 s"
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_process(served: Served) -> None:
+    found = await reason(lambda: served.worker.read("/v1/status"))
+    assert found == "it starts, and has no control socket yet"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(served.path)
+    found = await reason(lambda: served.worker.read("/v1/status"))
+    assert found == "no process listens on its control socket"
+    os.unlink(served.path)
+
+
+@pytest_twisted.ensureDeferred
+async def test_refusal(served: Served) -> None:
+    async with served.listening(response(b'{"error":"no"}', b"409 Conflict")) as worker:
+        with pytest.raises(Refusal) as caught:
+            await worker.read("/v1/kill", {})
+    assert (caught.value.status, str(caught.value)) == (409, "no")
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (response(b"{"), "malformed JSON"),
+        (response(b"[]"), "no JSON object"),
+        (response(b'{"a":', length=99), "cut off"),
+        (b"nonsense\r\n\r\n", "closed the connection"),
+        (b"", "closed the connection"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_malformed_replies(served: Served, reply: bytes, expected: str) -> None:
+    async with served.listening(reply) as worker:
+        assert expected in await reason(lambda: worker.read("/v1/status"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_body_is_bounded(served: Served) -> None:
+    async with served.listening(response(b"[" + b" " * 5000 + b"]")) as worker:
         with mock.patch.object(workers, "MOST_JSON", 4000):
-            reason = await self.reason(lambda: self.worker.read("/v1/status"))
-        self.assertIn("too long", reason)
+            assert "too long" in await reason(lambda: worker.read("/v1/status"))
 
-    async def test_lines(self) -> None:
-        self.listen(response(b'[\n{"a":1},\n{"a":2}\n]\n'))
-        stream = await self.worker.lines("/v1/table")
+
+@pytest_twisted.ensureDeferred
+async def test_lines(served: Served) -> None:
+    async with served.listening(response(b'[\n{"a":1},\n{"a":2}\n]\n')) as worker:
+        stream = await worker.lines("/v1/table")
         while stream.state is State.OPEN:
-            await stream.wait()
-            if stream.lines:
-                await self.later()
-        self.assertEqual(list(stream.lines), [b'{"a":1}', b'{"a":2}'])
+            await later()
+    assert list(stream.lines) == [b'{"a":1}', b'{"a":2}']
 
-    async def test_lines_that_are_cut_off(self) -> None:
-        self.listen(response(b'{"a":1}\n', length=99))
-        stream = await self.worker.lines("/v1/history")
+
+@pytest_twisted.ensureDeferred
+async def test_lines_that_are_cut_off(served: Served) -> None:
+    async with served.listening(response(b'{"a":1}\n', length=99)) as worker:
+        stream = await worker.lines("/v1/history")
         while stream.state is State.OPEN:
-            await self.later()
-        self.assertEqual(
-            (stream.state, stream.reason), (State.FAILED, "it has closed the connection")
-        )
+            await later()
+    assert (stream.state, stream.reason) == (State.FAILED, "it has closed the connection")
 
-    def later(self) -> Deferred[None]:
-        deferred: Deferred[None] = Deferred()
-        reactor.callLater(0.01, deferred.callback, None)
-        return deferred
 
-    async def test_fleet_names_those_that_do_not_reply(self) -> None:
-        self.listen(response(b'{"a":1}'))
-        other = Handle(1, f"{self.path}.other")
-        fleet = Fleet(reactor, [other, Handle(0, self.path)])
+@pytest_twisted.ensureDeferred
+async def test_fleet_names_those_that_do_not_reply(served: Served) -> None:
+    other = Handle(1, f"{served.path}.other")
+    fleet = Fleet(reactor, [other, Handle(0, served.path)])
+    async with served.listening(response(b'{"a":1}')):
         gathered = await fleet.objects("/v1/status")
-        self.assertEqual([worker.number for worker, _ in gathered.results], [0])
-        self.assertEqual([each.worker for each in gathered.missing], [1])
+    assert [worker.number for worker, _ in gathered.results] == [0]
+    assert [each.worker for each in gathered.missing] == [1]

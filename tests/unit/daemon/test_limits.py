@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.access import ScopeLimits
 from natproxy.daemon.fileserver_config import FileServerConfig
-from natproxy.daemon.limits import LimitSettings, LimitTables
+from natproxy.daemon.limits import LimitSettings, LimitTables, divided
 from natproxy.daemon.parts import prepare_limits
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.server.factory import CommandFactory
@@ -66,6 +68,32 @@ class TableTests(SynchronousTestCase):
             self.assertEqual(kind(limits=LIMITS).limits, LIMITS)
             self.assertEqual(kind().limits, LimitSettings())
             self.assertRaises(SettingError, kind, max_delay=-1.0)
+
+
+class DividedTests(SynchronousTestCase):
+    @given(
+        st.integers(1, 16),
+        st.builds(
+            ScopeLimits,
+            commands=st.none() | st.integers(1, 1000),
+            commands_per_second=st.none() | st.floats(0.001, 1000),
+            bytes_per_second=st.none() | st.integers(1024, 1 << 30),
+        ),
+    )
+    def test_workers_together_exceed_a_limit_by_less_than_their_number(
+        self, workers: int, limits: ScopeLimits
+    ) -> None:
+        for limit, share in zip(limits, divided(limits, workers), strict=True):
+            if limit is None or share is None:
+                self.assertEqual(limit, share)
+            elif isinstance(limit, float):
+                self.assertAlmostEqual(share * workers, limit)
+            else:
+                self.assertTrue(limit <= share * workers < limit + workers)
+
+    def test_one_process_has_all(self) -> None:
+        limits = ScopeLimits(commands=3)
+        self.assertIs(divided(limits, 1), limits)
 
 
 class EffectTests(SynchronousTestCase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import time
 from pathlib import Path
 from threading import Thread
@@ -20,6 +21,7 @@ from natproxy.daemon.logfile import (
     MOST,
     LogWriter,
     RotatingFile,
+    SharedStream,
     Stream,
     format_line,
     format_time,
@@ -478,3 +480,21 @@ def test_events_below_the_level_are_left_out(tmp_path: Path) -> None:
         writer.level = level
         assert lines() == expected
     file.close()
+
+
+def test_shared_stream_writes_lines_that_a_pipe_takes_undivided() -> None:
+    reader, writer = os.pipe()
+    try:
+        line = b"a" * 99 + b"\n"
+        longer = b"a" * (2 * select.PIPE_BUF) + b"\n"
+        for data, expected in (
+            (line * 3, line * 3),
+            (line * 100, line * (select.PIPE_BUF // 100)),
+            (longer, longer),
+        ):
+            written = SharedStream(writer).write_some(memoryview(data))
+            assert os.read(reader, len(data)) == expected
+            assert written == len(expected)
+    finally:
+        os.close(reader)
+        os.close(writer)

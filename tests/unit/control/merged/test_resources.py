@@ -14,6 +14,7 @@ from natproxy.control.merged.status import merged_journal
 from natproxy.control.peer import Peer
 from natproxy.metrics.families import Kind, counter, gauge
 from natproxy.metrics.merged import families_json
+from tests.support.control_resources import HTTPClient
 from tests.support.merged import SILENT, Call, MergedCase
 
 NONE = {"result": "nobody", "translations": [], "gap": None, "last": None}
@@ -359,3 +360,20 @@ class ActionTests(MergedCase):
         self.post("/v1/reload", {})
         self.post("/v1/drain", {})
         self.assertEqual(noted, [("reload", None, None), ("drain", None, None)])
+
+
+class GoneTests(MergedCase):
+    def test_streams_of_the_workers_end_with_a_client_that_is_gone(self) -> None:
+        lines = [self.workers[0].record(1)] * 3
+        self.each("/v1/table", lines, lines)
+        self.each("/v1/history", lines, lines)
+        self.each("/v1/events", lines, lines)
+        for path in ("/v1/table", "/v1/history", "/v1/events"):
+            for worker in self.workers:
+                worker.streams.clear()
+            client = HTTPClient(self.site)
+            client.send(f"GET {path} HTTP/1.1\r\nHost: natproxy\r\n\r\n".encode())
+            client.disconnect()
+            self.turns()
+            for worker in self.workers:
+                self.assertEqual(list(worker.streams[path].lines), [], path)
