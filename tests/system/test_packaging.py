@@ -103,6 +103,7 @@ def test_wheel_holds_every_data_file_of_the_package(source: Path, names: set[str
     files = {str(path.relative_to(source)) for path in source.glob("natproxy/**/*.*")}
     data = {name for name in files if not name.endswith((".py", ".pyc"))}
     assert "natproxy/web/static/page.html" in data
+    assert "natproxy/journal/postgres/migrations/0001.sql" in data
     assert data <= names
 
 

@@ -183,7 +183,7 @@ def test_commands_answer_for_the_fleet(
     daemon.stop()
     shipped = run("journal", "ship", "--once", "--to", database.url, "--journal", daemon.directory)
     assert (shipped.returncode, shipped.stdout) == (0, "")
-    assert "shipped 1 rows" in shipped.stderr
+    assert "shipped 1 row;" in shipped.stderr
     at = f"@{(START + SECOND // 2) / SECOND}"
     fleet = ("--journal", database.url)
     found = run("whois", "50000", "--at", at, *fleet)

@@ -76,7 +76,8 @@ class Totals:
             f" ({max(0, now - complete_to) / 1e6:.1f} s behind)"
             for name, complete_to in self.complete_to.items()
         )
-        line = f"shipped {self.rows:,} rows{refused}; {proxies or 'there is no journal yet'}"
+        rows = "1 row" if self.rows == 1 else f"{self.rows:,} rows"
+        line = f"shipped {rows}{refused}; {proxies or 'there is no journal yet'}"
         self.rows = self.refused = 0
         return line
 
