@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from natproxy.journal.contents import Contents
-from natproxy.journal.coverage import NOT_YET, OLDEST, Coverage, Held, Span, merged, span
+from natproxy.journal.coverage import NOT_YET, Coverage, Held, Span, span
 from natproxy.journal.files import OFF
 from natproxy.journal.postgres.positions import Taken
-from natproxy.journal.reader import UnreadableSegment
 from natproxy.journal.rows import Row
-from natproxy.journal.summary import BEGINNING, END, Summary
+from natproxy.journal.summary import END, Summary
 
 REFUSED = "PostgreSQL refused an entry"
 
@@ -43,9 +42,7 @@ class Report(NamedTuple):
 
 
 class ProxyCoverage:
-    """The completeness of what was taken of the journal of a proxy.
-
-    Each worker has segments of its own, and the record is complete where that of each of them is.
+    """The completeness of what was taken of the journal of a proxy, by the rules of `Coverage`.
 
     :param segments: what was taken.
     :param known: the rest.
@@ -53,38 +50,28 @@ class ProxyCoverage:
 
     def __init__(self, segments: Iterable[Taken], known: Known) -> None:
         self._known = known
-        self._chains: dict[int, list[Summary]] = {}
-        summaries = [taken.summary for taken in segments]
-        for summary in sorted(
-            summaries, key=lambda each: (each.boot_started, each.boot, each.part)
-        ):
-            self._chains.setdefault(summary.worker, []).append(summary)
+        # The last one of each run, by its worker and boot.
+        self._newest: dict[tuple[int, str], Summary] = {}
+        self._parts: dict[tuple[int, str, int], Summary] = {}
+        summaries = sorted((taken.summary for taken in segments), key=lambda each: each.part)
+        for summary in summaries:
+            self._newest[summary.worker, summary.boot] = summary
+            self._parts[summary.worker, summary.boot, summary.part] = summary
+        names = {summary.name for summary in self._newest.values()}
         files = dict(known.contents.files)
-        for chain in self._chains.values():
-            for summary in chain:
-                files.setdefault(summary.name, (0, 0, 0))
-        # They are in the order of their names.
-        self._files = dict(sorted(files.items()))
-        self._coverages = {worker: self._coverage(worker) for worker in self._chains}
-
-    def _coverage(self, worker: int) -> Coverage:
-        chain = self._chains[worker]
-        # That the next part is missing is a gap only if it was deleted: see `holes`.
-        last = {summary.boot: summary.name for summary in chain}
-        segments = [
-            summary._replace(sealed=None) if summary.name == last[summary.boot] else summary
-            for summary in chain
-        ]
-        return Coverage(
+        for summary in summaries:
+            files.setdefault(summary.name, (0, 0, 0))
+        self._coverage = Coverage(
             Contents(
-                tuple(segments),
+                # That the next part is missing is a gap only if it was deleted: see `holes`.
                 tuple(
-                    error
-                    for error in self._known.contents.unreadable
-                    if _worker_of(error) in (worker, None)
+                    summary._replace(sealed=None) if summary.name in names else summary
+                    for summary in summaries
                 ),
-                self._files,
-                self._known.contents.unwritten,
+                known.contents.unreadable,
+                # They are in the order of their names.
+                dict(sorted(files.items())),
+                known.contents.unwritten,
             )
         )
 
@@ -93,56 +80,34 @@ class ProxyCoverage:
 
         :param waiting: for each worker, when the first run began of which nothing was taken.
         """
-        gaps: set[Span] = set()
-        doubled: list[Span] = []
-        complete_to: dict[int, int] = {}
-        first = END
-        for worker, coverage in self._coverages.items():
-            for gap in coverage.gaps:
-                if gap.first <= BEGINNING and gap.gap.cause == OLDEST:
-                    # A worker may have been added: the record begins with the first one.
-                    first = min(first, gap.last + 1)
-                elif gap.last < END or gap.gap.cause != NOT_YET:
-                    gaps.add(gap)
-                # The rest begins where the worker is complete to, which is renewed all the time.
-            doubled += coverage.doubled
-            complete_to[worker] = self._complete_to(worker, waiting.get(worker))
-        for worker in waiting.keys() - complete_to.keys():
-            complete_to[worker] = waiting[worker] - 1
-        if first < END:
-            gaps.add(span(BEGINNING, first - 1, OLDEST))
+        # The rest begins where a worker is complete to, which is renewed all the time.
+        gaps = {
+            gap
+            for gap in self._coverage.gaps
+            if self._parts and (gap.last < END or not gap.gap.cause.endswith(NOT_YET))
+        }
         for begin, end in self._known.refused:
             gaps.add(span(begin, end, REFUSED))
+        ends: dict[int, list[int]] = {worker: [] for worker, _ in self._newest}
+        for (worker, boot), newest in self._newest.items():
+            run = self._coverage.boots[boot]
+            # A later daemon has recorded that it ran without a journal.
+            if not run.stopped and run.next_start >= END and not boot.startswith(OFF):
+                ends[worker].append(min(run.complete_to, newest.complete_to - 1))
+        for worker, start in waiting.items():
+            ends.setdefault(worker, []).append(start - 1)
         return Report(
             sorted(gaps, key=lambda gap: (gap.first, gap.last, gap.gap.cause)),
-            merged(sorted(doubled, key=lambda zone: zone[:2])),
-            complete_to,
+            self._coverage.doubled,
+            {worker: min(each, default=self._known.checked) for worker, each in ends.items()},
         )
 
     @property
     def structure(self) -> object:
         """What decides how long a translation held its port whose end is not known."""
         return [
-            (worker, name, boot.stopped, boot.next_start)
-            for worker, coverage in self._coverages.items()
-            for name, boot in coverage.boots.items()
+            (name, boot.stopped, boot.next_start) for name, boot in self._coverage.boots.items()
         ]
-
-    def _newest(self, worker: int, boot: str) -> Summary:
-        return [summary for summary in self._chains[worker] if summary.boot == boot][-1]
-
-    def _complete_to(self, worker: int, waiting: int | None) -> int:
-        """Return until when a worker's record has everything, but for the gaps."""
-        ends = [
-            boot.complete_to
-            for name, boot in self._coverages[worker].boots.items()
-            if not boot.stopped
-            and boot.next_start >= END
-            and not _is_over(self._newest(worker, name))
-        ]
-        if waiting is not None:
-            ends.append(waiting - 1)
-        return min(ends, default=self._known.checked)
 
     def held(self, row: Row, worker: int, boot: str, part: int) -> Held | None:
         """Return how long a translation held its port whose end is not known.
@@ -150,38 +115,10 @@ class ProxyCoverage:
         :param part: number of the segment in which it was last.
         :return: ``None`` if that is as long as the record of its worker is complete, or longer.
         """
-        coverage = self._coverages[worker]
-        summary = next(
-            (
-                summary
-                for summary in reversed(self._chains[worker])
-                if summary.boot == boot and summary.part <= part
-            ),
-            None,
-        )
-        run = coverage.boots.get(boot)
+        summary = self._parts.get((worker, boot, part))
+        run = self._coverage.boots.get(boot)
         if summary is None or run is None:
             return None
-        lasts = row.outcome is None and not run.stopped and run.next_start >= END
-        if lasts and not _is_over(self._newest(worker, boot)):
+        if row.outcome is None and not run.stopped and run.next_start >= END:
             return None
-        return coverage.held(row, summary)
-
-
-def _is_over(newest: Summary) -> bool:
-    """Return whether a later daemon has recorded how a run ended, or that it had no journal.
-
-    :param newest: the last segment of the run.
-    """
-    return newest.boot.startswith(OFF) or any(
-        gap.cause == "killed" and gap.until is not None for gap in newest.gaps
-    )
-
-
-def _worker_of(error: UnreadableSegment) -> int | None:
-    """Return the worker of a segment that cannot be read; ``None`` if its name has none."""
-    # OPENED-wWORKER-BOOT.segment
-    parts = error.name.split("-")
-    if len(parts) == 3 and parts[1][1:].isdigit():
-        return int(parts[1][1:])
-    return None
+        return self._coverage.held(row, summary)

@@ -93,12 +93,12 @@ class Positions:
         self.segments: dict[str, Taken] = {}
         for run, worker, boot, last_serial, done, gaps, steps, *rest in connection.execute(
             "select run, worker, boot, last_serial, done, gaps, steps,"
-            " file, part, boot_started, opened, complete_to, sealed, stopped, former"
+            " file, part, boot_started, opened, complete_to, sealed, stopped, former, beside"
             " from segments join runs on id = run where proxy = %s"
             " order by boot_started, boot, worker, part",
             proxy,
         ):
-            file, part, boot_started, opened, complete_to, sealed, stopped, former = rest
+            file, part, boot_started, opened, complete_to, sealed, stopped, former, beside = rest
             summary = Summary(
                 file,
                 registration.name,
@@ -113,6 +113,7 @@ class Positions:
                 tuple(GapRow(*gap) for gap in gaps),
                 tuple(Step(*step) for step in steps),
                 former=former,
+                beside=tuple((beside or "").split()),
             )
             self.segments[file] = Taken(run, summary, last_serial, done)
         self.open: dict[int, dict[int, bool]] = {}
@@ -194,8 +195,8 @@ def store(connection: psycopg.Connection[Any], taken: Taken) -> None:
     summary = taken.summary
     connection.execute(
         "insert into segments (run, part, file, boot_started, opened, complete_to, sealed, stopped,"
-        " former, gaps, steps, last_serial, done)"
-        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+        " former, beside, gaps, steps, last_serial, done)"
+        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
         " on conflict (run, part) do update set complete_to = excluded.complete_to,"
         " sealed = excluded.sealed, stopped = excluded.stopped, gaps = excluded.gaps,"
         " steps = excluded.steps, last_serial = excluded.last_serial, done = excluded.done",
@@ -209,6 +210,7 @@ def store(connection: psycopg.Connection[Any], taken: Taken) -> None:
             summary.sealed,
             summary.stopped,
             summary.former,
+            " ".join(summary.beside) or None,
             json.dumps(summary.gaps),
             json.dumps(summary.steps),
             taken.last_serial,

@@ -42,6 +42,7 @@ create table segments (               -- what was taken, and what the journal sa
     sealed bigint,
     stopped bigint,
     former text,
+    beside text,                      -- boots, separated by spaces
     gaps jsonb not null,
     steps jsonb not null,
     last_serial bigint not null,      -- rows up to this one were taken
