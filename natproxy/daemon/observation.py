@@ -280,7 +280,7 @@ class Observation(ABC):
 
     @abstractmethod
     def make_metrics(self) -> DaemonMetrics | None:
-        """Return the metrics of the daemon, which are counted from now on; `None` if others do."""
+        """Return the metrics of the daemon, counted from now on; ``None`` if others do."""
 
     def cancel_start(self) -> None:
         """Close all ports: the daemon cannot start; see `Companion`."""

@@ -150,7 +150,7 @@ def families_json(families: Iterable[Family]) -> list[Any]:
 def families_of(found: Any) -> list[Family]:
     """Return the families of what `families_json` has returned.
 
-    :raises ValueError: if it is malformed; also `TypeError` and `KeyError`.
+    :raises ValueError: if it is malformed; also ``TypeError`` and ``KeyError``.
     """
     families = []
     for name, kind, text, labels, samples in found:

@@ -101,7 +101,7 @@ class Gap(NamedTuple):
     def from_json(cls, members: dict[str, Any]) -> Gap:
         """Return the gap of an object that `json` returned.
 
-        :raises ValueError: if a time is malformed; `KeyError` if a member is missing.
+        :raises ValueError: if a time is malformed; ``KeyError`` if a member is missing.
         """
         since, until = members["from"], members["to"]
         return cls(
@@ -140,7 +140,7 @@ class WhoisReply(NamedTuple):
     def from_json(cls, members: dict[str, Any]) -> WhoisReply:
         """Return the reply of an object that `json` returned.
 
-        :raises ValueError: if a time is malformed; `KeyError` if a member is missing.
+        :raises ValueError: if a time is malformed; ``KeyError`` if a member is missing.
         """
         gap, last = members.get("gap"), members.get("last")
         return cls(
