@@ -22,7 +22,7 @@ from zope.interface import directlyProvides, providedBy
 from natproxy.address import Address
 
 IP_BIND_ADDRESS_NO_PORT = 24
-"""An option of sockets of both families, which the module `socket` does not have."""
+"""An option of sockets of both families, which the module ``socket`` does not have."""
 
 
 class Sources:

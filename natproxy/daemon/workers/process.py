@@ -27,7 +27,7 @@ class WorkerProcess:
 
     :param pid: its number.
     :ivar pid: likewise.
-    :ivar status: as of `os.waitpid`; ``None`` while it runs, -1 if another has reaped it.
+    :ivar status: as of ``os.waitpid``; ``None`` while it runs, -1 if another has reaped it.
     """
 
     def __init__(self, pid: int) -> None:

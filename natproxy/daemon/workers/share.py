@@ -79,7 +79,7 @@ class WorkerEndpoint(ListeningEndpoint):
     def adopt(self, worker: int, factory: IProtocolFactory) -> IListeningPort:
         """Accept connections from the socket of another worker, too.
 
-        :param factory: as of `listen`; it is wrapped.
+        :param factory: as of ``listen``; it is wrapped.
         """
         return adopt(self._reactor, self.inherited, worker, self.wrap(factory))
 

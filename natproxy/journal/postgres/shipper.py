@@ -111,7 +111,7 @@ class Shipper:
         self._retained = -RETENTION
 
     def run(self) -> None:
-        """Ship until `stop` is set, or once.
+        """Ship until ``stop`` is set, or once.
 
         :raises PostgresError: if the database cannot be used, and waiting does not help; with
             ``once``, also if it is away.
