@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.journal.catalogue import Catalogue, connect
 from natproxy.journal.recovery import recover
 from natproxy.journal.segment import seal
+from natproxy.journal.summary import SegmentInfo
 from natproxy.journal.writer import Batch, Writer
 from natproxy.nat.ring import Lost
 from natproxy.nat.rows import Route, Row
@@ -19,6 +22,9 @@ from natproxy.records.record import Origin
 from tests.support.journals import MEMORY
 
 SECOND = 1_000_000
+
+PATIENCE = 30.0
+"""Seconds for which another process may read a segment that is to be sealed."""
 
 START = 1_790_000_000 * SECOND
 """The wall clock's time at the beginning, in microseconds since the epoch."""
@@ -175,7 +181,7 @@ class Translations:
         self._seals += 1
         former = self.writer.roll(self.true / SECOND + 1e6 * self._seals)
         if former is not None:
-            Catalogue(self.directory).add(seal(former, self.now, moved=True))
+            Catalogue(self.directory).add(_seal_when_unread(former, self.now))
 
     def stop(self) -> None:
         """End all translations and stop the daemon in order."""
@@ -277,3 +283,15 @@ class RunsCase(SynchronousTestCase):
         self.directory = Path(directory.name)
         self.daemon = Translations(self.directory)
         self.addCleanup(self.daemon.close)
+
+
+def _seal_when_unread(path: str, now: int) -> SegmentInfo:
+    """Seal a segment; as a daemon does, try again while another process reads it."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return seal(path, now, moved=True)
+        except sqlite3.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)

@@ -44,7 +44,7 @@ digests = 1
 listings = 1
 packs = 1
 """
-PERIOD = 10_000
+PERIOD = 2_000
 """Microseconds of the group's period. Who has used half of one waits for the next one."""
 
 

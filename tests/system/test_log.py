@@ -54,7 +54,7 @@ def wait_for(path: Path, words: str, times: int = 1) -> None:
 
 def test_signals_open_the_log_again_and_reload_the_settings(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    (tmp_path / "settings.toml").write_text("")
+    (tmp_path / "settings.toml").write_text("# none\n")
     with start(tmp_path, "--log=log", "--config=settings.toml") as process:
         try:
             wait_for(path, "listens on")
@@ -69,7 +69,7 @@ def test_signals_open_the_log_again_and_reload_the_settings(tmp_path: Path) -> N
             (tmp_path / "settings.toml").write_text("[proxy]\nlog-level = 'error'\n")
             process.send_signal(signal.SIGHUP)
             wait_for(path, "SIGHUP: the settings are reloaded: proxy.log-level")
-            (tmp_path / "settings.toml").write_text("")
+            (tmp_path / "settings.toml").write_text("# none\n")
             process.send_signal(signal.SIGHUP)
             # Until then, only errors are logged.
             wait_for(path, "SIGHUP: the settings are reloaded: proxy.log-level", 2)

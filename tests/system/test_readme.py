@@ -154,7 +154,7 @@ def options_of(plugin: ModuleType) -> set[str]:
 def test_readme_names_only_options_that_a_daemon_has(plugin: ModuleType) -> None:
     heading = f"| `twistd {plugin.Options.config_class.daemon}` |"
     table = README.partition(heading)[2].partition("\n\n")[0]
-    named = set(re.findall(r"`(--[a-z-]+)", table))
+    named = set(re.findall(r"`(--[a-z0-9-]+)", table))
     assert len(named) > 5
     assert named <= options_of(plugin)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from natproxy.daemon.config import DaemonConfig
-from natproxy.daemon.merged_observation import merged_observation
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.rules import worker_count
 from natproxy.daemon.service import DaemonService, DrainingService
@@ -31,6 +30,9 @@ def of_processes(
             f"{config.label('ident')} {config.ident}: a proxy of several workers has no ident"
             f" service; set {config.label('workers')} to 1"
         )
+    # It needs twisted.web, which a daemon in one process imports only for its observers.
+    from natproxy.daemon.merged_observation import merged_observation
+
     master = MasterService(reactor, daemon, config, kind, workers)
     master.companion = merged_observation(reactor, master, config, kind, daemon, master.boot)
     reload_together(reactor, master)

@@ -34,10 +34,10 @@ def test_entry_that_is_refused_is_set_aside_and_its_time_is_a_gap(fleet: Fleet) 
         daemon.wait(SECOND)
     daemon.flush()
     path = paths_of(daemon.directory)[0]
-    # A NUL is text for SQLite, and not for PostgreSQL; a damaged file may have any type.
+    # A NUL is text for SQLite, and not for PostgreSQL.
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("update entries set reason = 'a' || char(0) where serial = 7")
-        connection.execute("update entries set bytes = 'many' where serial in (20, 21)")
+        connection.execute("update entries set reason = 'many' || char(0) where serial in (20, 21)")
         connection.commit()
     fleet.ship()
     rows = fleet.database.rows("select serial from entries order by serial")

@@ -66,9 +66,25 @@ async def logged() -> AsyncIterator[list[str]]:
         globalLogPublisher.removeObserver(note)
 
 
-def secured_by(context: ssl.SSLContext, plain: socket.socket) -> ssl.SSLSocket:
-    """Return a socket with TLS, before its handshake: one that fails would leave it open."""
-    return context.wrap_socket(plain, server_hostname="localhost", do_handshake_on_connect=False)
+def handshake(context: ssl.SSLContext, plain: socket.socket) -> str | None:
+    """Shake hands on a connection; return the version, or ``None`` if it ends before.
+
+    ``wrap_socket`` would leave the socket open if the connection has been reset already.
+    """
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    secured = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    while True:
+        try:
+            secured.do_handshake()
+        except ssl.SSLWantReadError:
+            plain.sendall(outgoing.read())
+            received = plain.recv(1 << 16)
+            if not received:
+                return None
+            incoming.write(received)
+        else:
+            plain.sendall(outgoing.read())
+            return secured.version()
 
 
 def shake(port: int, context: ssl.SSLContext) -> str | None:
@@ -167,9 +183,7 @@ async def test_host_over_its_limit_of_connections_gets_no_handshake(
         with suppress(OSError), socket.create_connection((HOST, port), LIMIT) as plain:
             if prefix:
                 plain.sendall(header % host)
-            with secured_by(places.context(), plain) as secured:
-                secured.do_handshake()
-                return secured.version()
+            return handshake(places.context(), plain)
         return None
 
     async with listening_tls(factory, places.server, prefix=prefix) as (port, _):

@@ -82,7 +82,12 @@ class DividedTests(SynchronousTestCase):
             ScopeLimits,
             commands=st.none() | st.integers(1, 1000),
             commands_per_second=st.none() | st.floats(0.001, 1000),
+            burst=st.none() | st.integers(1, 1000),
             bytes_per_second=st.none() | st.integers(1024, 1 << 30),
+            digests=st.none() | st.integers(1, 1000),
+            listings=st.none() | st.integers(1, 1000),
+            packs=st.none() | st.integers(1, 1000),
+            connections_per_second=st.none() | st.floats(0.001, 1000),
         ),
     )
     def test_workers_together_exceed_a_limit_by_less_than_their_number(
