@@ -280,10 +280,10 @@ class DrainingService(DaemonService):
         if self.factory.connections:
             count = len(self.factory.connections)
             self._log.info(
-                "draining {count} {connections} {time}",
+                "draining {count} {connections} {limit}",
                 count=count,
                 connections="connection" if count == 1 else "connections",
-                time="for any time" if drain is None else f"for up to {drain:g} s",
+                limit="for any time" if drain is None else f"for up to {drain:g} s",
             )
         await self.factory.drain()
         if time_out is not None and time_out.active():
