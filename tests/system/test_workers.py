@@ -124,7 +124,7 @@ class Process:
         self.path = directory / f"{daemon}.log"
         command = [*TWISTD, "-n", f"--pidfile={daemon}.pid", daemon, "--config=natproxy.toml"]
         self.process = subprocess.Popen(
-            [*command, f"--log={self.path}", *options],
+            [*command, f"--log={self.path}", "--log-size=1000", *options],
             cwd=directory,
             env=environment({"RUNTIME_DIRECTORY": os.fspath(directory), **settings}),
         )
