@@ -59,10 +59,10 @@ class MergedObservation(Observation):
     :param daemon: the master.
     :param config: its settings.
     :param kind: ``proxy``, ``fileserver`` or ``up``, for its default name.
-    :param workers: those that there are at any moment.
+    :param workers: the master, which yields those that there are at any moment. It has the boot
+        and the start of its run: it may have executed itself anew since.
     :param template: shows the daemon in one process; it is not started. Its web endpoints are
         opened, since a reload replaces their certificates.
-    :param boot: the run of the master.
     """
 
     def __init__(
@@ -71,9 +71,8 @@ class MergedObservation(Observation):
         daemon: DaemonService,
         config: DaemonConfig,
         kind: str,
-        workers: Iterable[Any],
+        workers: Any,
         template: Observation,
-        boot: str,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         observers = observers_for(config, attainable())
@@ -81,7 +80,9 @@ class MergedObservation(Observation):
         self.shown_kind = template.shown_kind
         self._web_endpoints = template.web_endpoints
         self.endpoints = list(self._web_endpoints)
-        self._boot = boot
+        self._boot: str = workers.boot
+        self._begin -= max(0.0, self._started - workers.started)
+        self._started = workers.started
         self._fleet = Fleet(reactor, Reachable(workers))
         self._tally: Tally | None = None
         self._claim: int | None = None
@@ -238,7 +239,6 @@ def merged_observation(
     config: DaemonConfig,
     kind: str,
     template: DaemonService,
-    boot: str,
 ) -> MergedObservation:
     """Return what shows a master, which iterates over its workers.
 
@@ -246,4 +246,4 @@ def merged_observation(
     """
     assert isinstance(template.companion, Observation)
     workers: Any = daemon
-    return MergedObservation(reactor, daemon, config, kind, workers, template.companion, boot)
+    return MergedObservation(reactor, daemon, config, kind, workers, template.companion)

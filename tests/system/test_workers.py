@@ -22,6 +22,8 @@ from pathlib import Path
 
 import pytest
 
+from natproxy.client.control.daemon import Daemon
+from natproxy.client.errors import ClientError
 from tests.support.paths import ROOT
 from tests.support.twistd import (
     LIMIT,
@@ -152,6 +154,20 @@ class Process:
         """Return the processes of the workers."""
         return children_of(self.pid)
 
+    def run(self, name: str) -> tuple[str, str]:
+        """Return boot and start that the control socket shows, when it responds."""
+        daemon = Daemon(os.fspath(self.path.parent / f"{name}.sock"))
+        shown: list[tuple[str, str]] = []
+
+        def responds() -> bool:
+            with suppress(ClientError):
+                status = daemon.status()
+                shown.append((status["boot"], status["started"]))
+            return bool(shown)
+
+        wait_until(responds)
+        return shown[0]
+
     def end(self) -> int:
         """Send SIGTERM; return the status."""
         self.process.send_signal(signal.SIGTERM)
@@ -260,6 +276,7 @@ def test_new_code_is_executed_by_the_master_and_its_workers(directory: Path) -> 
         options = ("--files=served", "--workers=2", "--name=files")
         server = Process(stack, directory, "fileserver", *options, PYTHONPATH=str(library))
         before = server.workers()
+        begun = server.run("files")
         load = Load(server.port)
         with load.running():
             load.await_commands(20)
@@ -273,6 +290,7 @@ def test_new_code_is_executed_by_the_master_and_its_workers(directory: Path) -> 
             after = server.workers()
             assert not set(before) & set(after)
             assert (directory / "fileserver.pid").read_text().strip() == str(server.pid)
+            assert server.run("files") == begun
             # It has the workers that it did not start.
             os.kill(after[0], signal.SIGKILL)
             load.await_commands(20)

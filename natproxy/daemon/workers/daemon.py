@@ -34,6 +34,6 @@ def of_processes(
     from natproxy.daemon.merged_observation import merged_observation
 
     master = MasterService(reactor, daemon, config, kind, workers)
-    master.companion = merged_observation(reactor, master, config, kind, daemon, master.boot)
+    master.companion = merged_observation(reactor, master, config, kind, daemon)
     reload_together(reactor, master)
     return master

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 LONGEST = 1 << 20
 """Bytes of a line that are kept until its end is received."""
 
-_LINE = re.compile(r"\S+ \[([^\]#]+)#([a-z]+)\] (.*)")
+_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+ \[([^\]#]+)(?:#([a-z]+))?\] (.*)")
 
 
 class WorkerLog(Protocol):
@@ -50,6 +50,10 @@ def log_events(lines: bytes) -> None:
     for line in lines.decode(errors="backslashreplace").splitlines():
         found = _LINE.fullmatch(line)
         namespace, level, text = found.groups() if found else ("natproxy.daemon", "info", line)
+        if level is None:
+            # A line of Twisted's own, such as that a port is open: it has a system only.
+            Logger("twisted").info("{text}", text=text, log_system=namespace)
+            continue
         try:
             constant = LogLevel.levelWithName(level)
         except ValueError:

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from time import time
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -56,6 +57,7 @@ class MasterService(DaemonService):
     :param workers: how many.
     :param launch: starts the process of a record.
     :ivar boot: random text; this run of the daemon.
+    :ivar started: when it has begun, in seconds since the epoch.
     :ivar daemon_name: set when its ports are open.
     :ivar kind: as the parameter.
     :ivar count: number of workers.
@@ -79,6 +81,7 @@ class MasterService(DaemonService):
         self._resumed = EXECUTION.take(config.table)
         state = self._resumed or {}
         self.boot: str = state.get("boot") or secrets.token_hex(8)
+        self.started: float = state.get("started") or time()
         self.daemon_name: str = state.get("name", "")
         self.kind = kind
         self.count: int = state.get("count", workers)
@@ -391,6 +394,7 @@ class MasterService(DaemonService):
         sockets = [(*one.inherited(), one.path) for one in self._sockets]
         state = {
             "boot": self.boot,
+            "started": self.started,
             "name": self.daemon_name,
             "count": self.count,
             "code": self.code,

@@ -79,7 +79,8 @@ class Next(NamedTuple):
 
     def cancel(self) -> None:
         """Stop them: the workers of before stay."""
-        self.pool.drain(0.0)
+        # They may have accepted clients already.
+        self.pool.retire(self.master.config.reload_drain or None)
         self.master.close_unused(self.sockets)
 
 
@@ -124,6 +125,10 @@ class Workers:
             for message in await self._send(master, cause, config, dry_run=False):
                 self._log.error("{cause}: {message}", cause=cause, message=message)
         for one in ready:
+            if one.master.phase is not Phase.LISTENING:
+                # The daemon stops, and these workers with it.
+                one.master.close_unused(one.sockets)
+                continue
             assert one.generation.config is not None
             one.master.replace(one.pool, one.sockets, one.code, one.generation.config)
             # In the next turn, the settings are in effect.

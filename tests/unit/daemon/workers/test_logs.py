@@ -57,6 +57,11 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(event["log_namespace"], "natproxy.proxy")
         self.assertEqual((event["log_level"], event["text"]), (LogLevel.warn, "{a} was refused"))
 
+    def test_line_without_a_level_keeps_its_system(self) -> None:
+        log_events(b"2026-01-01T00:00:00.000000Z [-] Factory starting on 9000\n")
+        (event,) = self.events
+        self.assertEqual((event["log_system"], event["text"]), ("-", "Factory starting on 9000"))
+
     def test_any_other_line_is_an_event_too(self) -> None:
         log_events(b"Traceback\n\tx [a#b] c\n")
         self.assertEqual([event["text"] for event in self.events], ["Traceback", "\tx [a#b] c"])

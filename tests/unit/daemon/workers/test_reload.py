@@ -21,9 +21,23 @@ from natproxy.daemon.workers.member import Worker
 from natproxy.daemon.workers.process import Launched
 from natproxy.daemon.workers.record import WorkerRecord, config_of
 from natproxy.daemon.workers.reload import Workers, reload_together
+from natproxy.daemon.workers.sockets import InheritedEndpoint, OpenEndpoint
 from natproxy.server.factory import CommandFactory
 from tests.support.daemons import at_once
 from tests.support.workers import PlayedProcess
+
+
+class PlayedEndpoint(OpenEndpoint):
+    """An endpoint without sockets."""
+
+    closed = False
+    address = "127.0.0.1:9000"
+
+    def inherited(self) -> InheritedEndpoint:
+        return InheritedEndpoint(self.description, 0, ())
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class PlayedMaster(MasterService):
@@ -32,7 +46,8 @@ class PlayedMaster(MasterService):
     transports: dict[Worker, StringTransport]
 
     def open_sockets(self, config: Any) -> list[Any]:
-        return []
+        self.opened = [PlayedEndpoint("tcp:0", [])]
+        return self.opened
 
     def _attach(self, worker: Worker) -> None:
         self.transports[worker] = transport = StringTransport()
@@ -181,6 +196,17 @@ class ReplacementTests(ReloadCase):
         self.assertEqual([one.phase for one in self.old], ["draining"] * 2)
         self.assertEqual(self.sent(self.old[0]), [{"do": "retire", "seconds": 5.0}])
 
+    def test_sockets_are_closed_if_the_daemon_stops_meanwhile(self) -> None:
+        for worker in self.new:
+            worker.channel.dataReceived(b'{"event": "ready"}\n')
+        stopped = self.master.stopService()
+        (opened,) = self.master.opened
+        self.assertFalse(opened.closed)
+        for worker in list(self.master):
+            self.reply(worker)
+        self.assertTrue(opened.closed)
+        self.assertNoResult(stopped)
+
     def test_old_workers_stay_if_a_new_one_cannot_start(self) -> None:
         failing = self.new[1]
         failing.channel.dataReceived(b'{"event": "failed", "reason": "no such file"}\n')
@@ -191,3 +217,4 @@ class ReplacementTests(ReloadCase):
         self.assertEqual(error, "the workers cannot be replaced: no such file")
         self.assertEqual([one.phase for one in self.old], ["serving"] * 2)
         self.assertNotEqual(self.master.config.listen, ("tcp:0",))
+        self.assertTrue(self.master.opened[0].closed)
