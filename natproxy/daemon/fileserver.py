@@ -115,11 +115,17 @@ def open_directory(config: FileServerConfig) -> ServedDirectory:
     A directory that is named must exist: if a misspelt name were created, mirrors of the empty
     directory would be emptied.
 
-    :raises SettingError: if it does not exist, or cannot be read.
+    :raises SettingError: if it does not exist, or cannot be read, or a setting is for objects only.
     """
     path = DEFAULT_FILES if config.files is None else config.files
     if is_location(path):
         return ServedDirectory(open_objects(config), False)
+    for setting, value in (("s3-endpoint", config.s3_endpoint), ("cache", config.cache)):
+        if value is not None:
+            raise SettingError(
+                f"{config.label(setting)} {value}: only for an object store;"
+                " --files s3://BUCKET/PREFIX names one"
+            )
     named = f"{config.label('files')} {path}"
     directory = LocalStorage(os.path.abspath(path))
     created = False

@@ -36,10 +36,12 @@ def open_objects(config: FileServerConfig) -> ObjectStorage:
 def _open_cache(config: FileServerConfig) -> DiskCache | None:
     if config.cache is None:
         return None
+    named = f"{config.label('cache')} {config.cache}"
     cache = DiskCache(os.path.join(config.directory, config.cache), config.cache_size)
     try:
         cache.open()
+    except (FileExistsError, NotADirectoryError):
+        raise SettingError(f"{named}: not a directory") from None
     except OSError as error:
-        named = f"{config.label('cache')} {config.cache}"
         raise SettingError(f"{named}: {error.strerror}") from error
     return cache

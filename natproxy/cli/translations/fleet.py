@@ -14,7 +14,11 @@ from types import FrameType
 
 from natproxy.cli.display.text import elapsed
 from natproxy.cli.translations.journal import aligned, one_journal
-from natproxy.cli.translations.sources import database_failures, names_database
+from natproxy.cli.translations.sources import (
+    check_directory,
+    database_failures,
+    names_database,
+)
 from natproxy.cli.translations.texts import NONE, shown
 from natproxy.client.control.finding import Search
 from natproxy.client.errors import NoDaemon, UsageError
@@ -65,7 +69,8 @@ def run_fleet(arguments: Namespace, complain: Callable[[str], object]) -> int:
 def ship(url: str, arguments: Namespace, complain: Callable[[str], object]) -> int:
     """Ship journals until a signal ends it, or once; return the exit status.
 
-    :raises UsageError: if the options contradict each other.
+    :raises UsageError: if the options contradict each other; with ``--once``, if a directory of
+        ``--journal`` does not exist.
     :raises NoDaemon: with ``--once``, if there is no journal.
     """
     selected, name = arguments.journal or [], arguments.name
@@ -78,8 +83,11 @@ def ship(url: str, arguments: Namespace, complain: Callable[[str], object]) -> i
     def journals() -> list[str]:
         return selected or [place.path for place in search.journals(name)]
 
-    if arguments.once and not journals():
-        raise NoDaemon("there is no journal in the usual place; --journal names it")
+    if arguments.once:
+        for directory in selected:
+            check_directory(directory)
+        if not journals():
+            raise NoDaemon("there is no journal in the usual place; --journal names it")
     settings = Settings(url, _retention(arguments.retention), arguments.once)
     stop = Event()
     with database_failures(), _until_signal(stop):

@@ -273,10 +273,10 @@ class Pool:
                 slot.failures = 1 if steady else slot.failures + 1
                 delay = delay_after(slot.failures)
                 self._log.error(
-                    "worker {number}: {text}; the next one is started in {delay:g} s",
+                    "worker {number}: {text}; the next one is started {when}",
                     number=worker.number,
                     text=text,
-                    delay=delay,
+                    when=f"in {delay:g} s" if delay else "at once",
                 )
                 self._schedule(worker.number, delay)
         self._end_if_empty()

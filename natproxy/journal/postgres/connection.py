@@ -110,7 +110,7 @@ def errors() -> Iterator[None]:
     try:
         yield
     except psycopg.OperationalError as error:
-        raise DatabaseAway(f"PostgreSQL is away: {reason(error)}") from None
+        raise DatabaseAway(unreachable(reason(error))) from None
     except psycopg.Error as error:
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
             raise PostgresError(
@@ -120,8 +120,25 @@ def errors() -> Iterator[None]:
         raise PostgresError(f"PostgreSQL: {reason(error)}") from None
 
 
+def unreachable(text: str) -> str:
+    """Return the message for a failure to connect: a server that refuses is not away.
+
+    :param text: of libpq, in one line.
+    """
+    _, refused, why = text.partition("FATAL:")
+    if refused:
+        return f"PostgreSQL refused the connection: {why.strip()}"
+    if "no password supplied" in text:
+        return (
+            "PostgreSQL refused the connection: it requires a password; set $PGPASSWORD, or add a"
+            " line to ~/.pgpass"
+        )
+    return f"PostgreSQL is away: {text}"
+
+
 def reason(error: Exception) -> str:
-    """Return the text of an exception of psycopg in one line."""
+    """Return the text of an exception of psycopg in one line, without the hints of libpq."""
     diagnostics = getattr(error, "diag", None)
     text = getattr(diagnostics, "message_primary", None) or str(error)
-    return "; ".join(line.strip() for line in text.splitlines() if line.strip()) or "no reason"
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    return "; ".join(line for line in lines if line and not line.endswith("?")) or "no reason"

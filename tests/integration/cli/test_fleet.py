@@ -41,6 +41,7 @@ class FleetTests(CommandCase):
             ("names the database", ("proxies", "--to", NOWHERE)),
             ("no --control", ("ship", "--to", NOWHERE, "--control", "a")),
             ("no JSON", ("ship", "--to", NOWHERE, "--json")),
+            ("no such directory", ("ship", "--once", "--to", NOWHERE, "--journal", "missing")),
         ):
             status, err = self.refusal("journal", *arguments)
             self.assertEqual(status, 2, arguments)

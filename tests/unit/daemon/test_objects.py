@@ -71,7 +71,19 @@ class OpenObjectsTests(SynchronousTestCase):
         self.assertTrue(os.path.isdir(os.path.join(self.directory, "blocks")))
         with open(os.path.join(self.directory, "file"), "w"):
             pass
-        self.assertEqual(self.error(files="s3://b", cache="file"), "--cache file: File exists")
+        self.assertEqual(self.error(files="s3://b", cache="file"), "--cache file: not a directory")
+        self.assertEqual(
+            self.error(files="s3://b", cache="file/blocks"), "--cache file/blocks: not a directory"
+        )
+
+    def test_settings_of_objects_beside_a_directory(self) -> None:
+        for option, value in (("cache", "blocks"), ("s3-endpoint", "http://127.0.0.1:1")):
+            message = self.error(files=self.directory, **{option: value})
+            self.assertEqual(
+                message,
+                f"--{option} {value}: only for an object store; --files s3://BUCKET/PREFIX names"
+                " one",
+            )
 
     def test_what_cannot_be_served(self) -> None:
         self.assertEqual(
