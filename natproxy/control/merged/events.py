@@ -44,12 +44,13 @@ class Feed:
     """The events of one worker, whose process may be replaced.
 
     :ivar worker: its client.
+    :ivar query: what is requested; without ``after``.
     :ivar place: the last event that was sent; ``None`` if there is none.
-    :ivar target: what is requested; without ``after``.
     :ivar stream: ``None`` while it is not connected.
     :ivar connecting: whether that is under way.
     :ivar due: when it is tried again, in seconds of the reactor's clock.
     :ivar missing: whether it was reported that the worker does not reply.
+    :ivar notices: lines of the master about the worker, which have not been sent yet.
     """
 
     worker: Worker
@@ -117,10 +118,8 @@ class MergedEvents(JSONResource):
 
         kind = EVENT_STREAM if frame.for_browser else JSON_LINES
         if not follow:
-            gathered = await self._fleet.gather(
-                lambda worker: worker.lines(
-                    target_of(self.path, **query, after=beginning(worker), last=last)
-                )
+            gathered = await self._fleet.lines(
+                lambda worker: target_of(self.path, **query, after=beginning(worker), last=last)
             )
             name_missing(request, gathered.missing)
             body = primed(_past(gathered.values, frame, last))
