@@ -230,7 +230,7 @@ class Fleet:
         try:
             found = await gatherResults(calls, consumeErrors=True)
         except FirstError as error:
-            raise error.subFailure.value from None
+            raise cast(Exception, error.subFailure.value) from None
         return Gathered(
             [(worker, cast(T, result)) for worker, result, missing in found if missing is None],
             [missing for _, _, missing in found if missing is not None],
