@@ -195,7 +195,7 @@ def _shown_quantity(value: float, units: Mapping[str, int]) -> str:
     return to_toml(value)
 
 
-class Service(Rule[str]):
+class ServiceURL(Rule[str]):
     """The URL of an S3 service."""
 
     def check(self, value: object) -> str:
