@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
@@ -242,10 +243,14 @@ class Follower:
     events continue where they were interrupted, and what it no longer has is reported as lost.
 
     :param resource: of the events.
+    :param fleet: the workers.
     :param query: what the client has selected.
     :param feeds: of the workers that there are, by the paths of their control sockets.
+    :param frame: how lines are sent.
     :param begun: when the client began, as text.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -368,6 +373,8 @@ class Follower:
 
     def _failed(self, feed: Feed, failure: Failure) -> None:
         feed.connecting = False
+        if failure.check(NoReply) is None:
+            self._log.failure("cannot read the events of a worker", failure)
         feed.due = self._clock.seconds() + RETRY
         self._report(feed, failure.getErrorMessage())
         self._fire()
