@@ -92,7 +92,7 @@ def check_names(pieces: list[bytes]) -> None:
 
 
 def check_abilities(whole: bytes, pieces: list[bytes]) -> None:
-    """Check that a proxy passes only on what it knows, and does not change its own lines."""
+    """Check that a proxy passes on known abilities only, and does not change its own lines."""
     reader = AbilitiesReader()
     try:
         found = next((found for piece in pieces if (found := reader.feed(piece)) is not None), None)

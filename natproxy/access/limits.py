@@ -52,7 +52,7 @@ class ScopeLimits(NamedTuple):
     :ivar digests: ``HASH`` at a time.
     :ivar listings: ``LS`` and ``LIST`` at a time.
     :ivar packs: ``PACK`` at a time.
-    :ivar connections_per_second: new ones of a host. It is no matter of the gate: see
+    :ivar connections_per_second: new ones of a host; not limited by the gate, but by
         `natproxy.server.admission.Arrivals`.
     """
 

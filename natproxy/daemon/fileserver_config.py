@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.config_fields import setting
-from natproxy.daemon.rules import NamePatternTexts, Service, Size
+from natproxy.daemon.rules import NamePatternTexts, ServiceURL, Size
 from natproxy.settings import Choice, Seconds, Text, Texts, WholeNumber
 
 
@@ -46,7 +46,7 @@ class FileServerConfig(DaemonConfig):
     )
     s3_endpoint: str | None = setting(
         None,
-        Service(),
+        ServiceURL(),
         "URL of the S3 service, if it is not that of AWS.",
         reloadable=False,
         shown="of the environment, or AWS",

@@ -106,7 +106,10 @@ def worker_count(workers: int | str) -> int:
     """Return the number of processes of a `WorkerNumber`: for `AUTO`, the cores it may use."""
     if isinstance(workers, int):
         return workers
-    return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+    # Not every system can limit a process to some of the cores.
+    limited = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
+    return min(MOST_WORKERS, cores)
 
 
 class AccessRules(Rule[tuple[AccessRule, ...]]):
@@ -195,7 +198,7 @@ def _shown_quantity(value: float, units: Mapping[str, int]) -> str:
     return to_toml(value)
 
 
-class Service(Rule[str]):
+class ServiceURL(Rule[str]):
     """The URL of an S3 service."""
 
     def check(self, value: object) -> str:

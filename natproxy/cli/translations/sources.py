@@ -6,7 +6,7 @@ import os
 from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from natproxy.client.control.daemon import Daemon, Event
@@ -65,21 +65,13 @@ class JournalFailure(ClientError):
     exit_status = LocalError.exit_status
 
 
-class JournalSource:
-    """The journal in a directory, read without a daemon.
+class SearchedJournal:
+    """A journal that is searched without a daemon: in a directory, or in a database.
 
     All methods raise `JournalFailure` if it cannot be read.
-
-    :raises UsageError: if there is no such directory, or it has journals in place of segments.
     """
 
-    def __init__(self, directory: str) -> None:
-        self._name = printable(os.fsencode(directory))
-        check_directory(directory)
-        from natproxy.journal.search import Journal
-
-        with self._failures():
-            self._journal: Journal = Journal(directory)
+    _journal: Journal | FleetJournal
 
     def whois_each(self, queries: Iterable[WhoisQuery]) -> Iterator[WhoisReply]:
         """Yield who held each of several ports; see `Source`."""
@@ -103,6 +95,27 @@ class JournalSource:
         """Return the times of an interval of which the journal is not complete."""
         with self._failures():
             return self._journal.gaps(since, until)
+
+    def _failures(self) -> AbstractContextManager[None]:
+        """Return what raises `JournalFailure` for what the journal raises."""
+        raise NotImplementedError
+
+
+class JournalSource(SearchedJournal):
+    """The journal in a directory.
+
+    :raises UsageError: if there is no such directory, or it has journals in place of segments.
+    """
+
+    _journal: Journal
+
+    def __init__(self, directory: str) -> None:
+        self._name = printable(os.fsencode(directory))
+        check_directory(directory)
+        from natproxy.journal.search import Journal
+
+        with self._failures():
+            self._journal = Journal(directory)
 
     def events(
         self,
@@ -159,42 +172,17 @@ class JournalSource:
             raise JournalFailure(f"{self._name}: {error}") from error
 
 
-class FleetSource:
+class FleetSource(SearchedJournal):
     """The journal of a fleet in PostgreSQL.
-
-    All methods raise `JournalFailure` if the database cannot be used.
 
     :param url: of the database.
     """
 
     def __init__(self, url: str) -> None:
-        with database_failures():
+        with self._failures():
             from natproxy.journal.postgres.search import FleetJournal
 
-            self._journal: FleetJournal = FleetJournal(url)
-
-    def whois_each(self, queries: Iterable[WhoisQuery]) -> Iterator[WhoisReply]:
-        """Yield who held each of several ports; see `Source`."""
-        with database_failures():
-            yield from self._journal.whois_all(list(queries))
-
-    def history(
-        self,
-        filter: str = "",  # noqa: A002
-        since: int | None = None,
-        until: int | None = None,
-        limit: int | None = None,
-    ) -> Iterator[Record]:
-        """Yield translations; see `Source`."""
-        from natproxy.records.queries import HistoryQuery
-
-        with database_failures():
-            yield from self._journal.history(HistoryQuery(filter, since, until, limit))
-
-    def gaps(self, since: int | None, until: int | None) -> list[Gap]:
-        """Return the times of an interval of which a record is not complete."""
-        with database_failures():
-            return self._journal.gaps(since, until)
+            self._journal = FleetJournal(url)
 
     def events(
         self,
@@ -213,6 +201,9 @@ class FleetSource:
             "a journal in PostgreSQL has no events; natproxy history shows its translations, and"
             " each proxy has the events of its own"
         )
+
+    def _failures(self) -> AbstractContextManager[None]:
+        return database_failures()
 
 
 @contextmanager

@@ -301,7 +301,7 @@ class Daemon:
         try:
             time = parse_time(members["time"])
             return MissingWorker(int(members["worker"]), str(members["reason"]), time)
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, OverflowError):
             raise self._not_understood() from None
 
     def _record(self, members: dict[str, Any]) -> Record:
@@ -327,7 +327,7 @@ def _missing(text: str | None) -> list[MissingWorker]:
     try:
         found = json.loads(text or "[]")
         return [MissingWorker(int(each["worker"]), str(each["reason"])) for each in found]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return []
 
 

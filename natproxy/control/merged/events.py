@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
@@ -44,12 +45,13 @@ class Feed:
     """The events of one worker, whose process may be replaced.
 
     :ivar worker: its client.
+    :ivar query: what is requested; without ``after``.
     :ivar place: the last event that was sent; ``None`` if there is none.
-    :ivar target: what is requested; without ``after``.
     :ivar stream: ``None`` while it is not connected.
     :ivar connecting: whether that is under way.
     :ivar due: when it is tried again, in seconds of the reactor's clock.
     :ivar missing: whether it was reported that the worker does not reply.
+    :ivar notices: lines of the master about the worker, which have not been sent yet.
     """
 
     worker: Worker
@@ -117,10 +119,8 @@ class MergedEvents(JSONResource):
 
         kind = EVENT_STREAM if frame.for_browser else JSON_LINES
         if not follow:
-            gathered = await self._fleet.gather(
-                lambda worker: worker.lines(
-                    target_of(self.path, **query, after=beginning(worker), last=last)
-                )
+            gathered = await self._fleet.lines(
+                lambda worker: target_of(self.path, **query, after=beginning(worker), last=last)
             )
             name_missing(request, gathered.missing)
             body = primed(_past(gathered.values, frame, last))
@@ -243,10 +243,14 @@ class Follower:
     events continue where they were interrupted, and what it no longer has is reported as lost.
 
     :param resource: of the events.
+    :param fleet: the workers.
     :param query: what the client has selected.
     :param feeds: of the workers that there are, by the paths of their control sockets.
+    :param frame: how lines are sent.
     :param begun: when the client began, as text.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -369,6 +373,8 @@ class Follower:
 
     def _failed(self, feed: Feed, failure: Failure) -> None:
         feed.connecting = False
+        if failure.check(NoReply) is None:
+            self._log.failure("cannot read the events of a worker", failure)
         feed.due = self._clock.seconds() + RETRY
         self._report(feed, failure.getErrorMessage())
         self._fire()

@@ -111,7 +111,6 @@ class MergedJournal:
         for record in open_:
             serials.setdefault((record.worker, record.boot), []).append(record.serial or 0)
         found: dict[tuple[int, str, int | None], Record] = {}
-
         silent = {one.worker for one in self.journal.missing}
 
         async def call(worker: Worker) -> None:
@@ -126,7 +125,10 @@ class MergedJournal:
                         await stream.wait()
                         if not stream.lines:
                             break
-                        record = Record.from_json(json.loads(stream.take()))
+                        try:
+                            record = Record.from_json(json.loads(stream.take()))
+                        except (KeyError, ValueError, TypeError):
+                            raise NoReply("it has sent malformed JSON") from None
                         found[record.worker, record.boot, record.serial] = record
                 finally:
                     stream.close()

@@ -86,7 +86,7 @@ class MergedTable(TableResource):
     async def _get(self, request: Request, values: dict[str, Any]) -> None:
         limit = values.get("limit")
         target = target_of(self.path, filter=_text(values.get("filter")), limit=limit)
-        gathered = await self._fleet.lines(target)
+        gathered = await self._fleet.lines(lambda _: target)
         name_missing(request, gathered.missing)
         self.stream(request, primed(_listed(gathered.values, limit)), JSON)
 
@@ -174,7 +174,7 @@ class RecentHistory(HistoryResource):
         target = target_of(
             self.path, filter=_text(values.get("filter")), since=since, until=until, limit=limit
         )
-        gathered = await self._fleet.lines(target)
+        gathered = await self._fleet.lines(lambda _: target)
         name_missing(request, gathered.missing)
         self.stream(request, primed(_newest(gathered.values, limit)), JSON_LINES)
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from twisted.internet import error as errors
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol as Receiver
@@ -155,6 +155,7 @@ class Worker:
         """Return what work returns, in time.
 
         :raises NoReply: if it fails, or takes too long.
+        :raises CancelledError: if the caller was cancelled.
         """
         late = NoReply(f"it has not replied within {seconds:g} s")
         deferred = Deferred.fromCoroutine(work)
@@ -168,7 +169,11 @@ class Worker:
             raise NoReply("no process listens on its control socket") from None
         except errors.ConnectError as error:
             raise NoReply(_reason(error)) from None
-        except (ResponseFailed, OSError):
+        except (ResponseFailed, OSError) as error:
+            reasons = error.reasons if isinstance(error, ResponseFailed) else ()
+            if any(reason.check(CancelledError) for reason in reasons):
+                # The reply is no longer needed: the worker is not to blame.
+                raise CancelledError from None
             raise NoReply("it has closed the connection") from None
 
 
@@ -208,6 +213,7 @@ class Fleet:
 
         :param call: raises `NoReply` if its worker does not.
         :param number: of the only workers that are called; ``None`` for all.
+        :raises CancelledError: if the caller was cancelled.
         """
 
         async def one(worker: Worker) -> tuple[Worker, T | None, Missing | None]:
@@ -216,13 +222,15 @@ class Fleet:
             except NoReply as error:
                 return worker, None, Missing(worker.number, str(error))
 
-        found = await gatherResults(
-            [
-                Deferred.fromCoroutine(one(worker))
-                for worker in self
-                if number in (None, worker.number)
-            ]
-        )
+        calls = [
+            Deferred.fromCoroutine(one(worker))
+            for worker in self
+            if number in (None, worker.number)
+        ]
+        try:
+            found = await gatherResults(calls, consumeErrors=True)
+        except FirstError as error:
+            raise cast(Exception, error.subFailure.value) from None
         return Gathered(
             [(worker, cast(T, result)) for worker, result, missing in found if missing is None],
             [missing for _, _, missing in found if missing is not None],
@@ -234,9 +242,24 @@ class Fleet:
         """Return the JSON object of a resource of each worker; see `Worker.read`."""
         return await self.gather(lambda worker: worker.read(target, members, timeout=timeout))
 
-    async def lines(self, target: str) -> Gathered[LineStream]:
-        """Return the lines of a resource of each worker; see `Worker.lines`."""
-        return await self.gather(lambda worker: worker.lines(target))
+    async def lines(self, target_of: Callable[[Worker], str]) -> Gathered[LineStream]:
+        """Return the lines of a resource of each worker, which the caller closes.
+
+        :param target_of: returns path and query; see `Worker.lines`.
+        :raises CancelledError: if the caller was cancelled.
+        """
+        opened: list[LineStream] = []
+
+        async def call(worker: Worker) -> LineStream:
+            opened.append(await worker.lines(target_of(worker)))
+            return opened[-1]
+
+        try:
+            return await self.gather(call)
+        except BaseException:
+            for stream in opened:
+                stream.close()
+            raise
 
 
 @implementer(IAgentEndpointFactory, IStreamClientEndpoint)
@@ -291,14 +314,16 @@ class _Collector(Receiver):
             cast(Any, self.transport).loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        received, self.received = self.received, Deferred()
+        if self.received.called:
+            # It was cancelled.
+            return
         if self._left >= 0 and reason.check(ResponseDone):
-            received.callback(b"".join(self._parts))
+            self.received.callback(b"".join(self._parts))
         else:
-            received.errback(Failure(NoReply("its reply was cut off, or is too long")))
+            self.received.errback(Failure(NoReply("its reply was cut off, or is too long")))
 
-    def _cancel(self, _: object) -> None:
-        self.received = Deferred()
+    def _cancel(self, received: Deferred[bytes]) -> None:
+        received.errback(Failure(CancelledError()))
         cast(Any, self.transport).loseConnection()
 
 

@@ -97,14 +97,14 @@ def execute(
     for each in (descriptor, *descriptors):
         os.set_inheritable(each, True)
     pid_file = own_pid_file(sys.argv)
-    if pid_file is not None:
-        # twistd refuses to start if the file has the number of a process that runs.
-        os.unlink(pid_file)
     _log.info("the master executes its new code")
     sys.stdout.flush()
     sys.stderr.flush()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
+        if pid_file is not None:
+            # twistd refuses to start if the file has the number of a process that runs.
+            os.unlink(pid_file)
         environment = {**os.environ, **variables, VARIABLE: str(descriptor)}
         os.execve(sys.executable, [sys.executable, *arguments], environment)  # noqa: S606
     except OSError as error:
@@ -112,13 +112,15 @@ def execute(
         os.close(descriptor)
         for each in descriptors:
             os.set_inheritable(each, False)
-        if pid_file is not None:
-            with open(pid_file, "w") as file:
+        if pid_file is not None and not os.path.lexists(pid_file):
+            with suppress(OSError), open(pid_file, "w") as file:
                 file.write(str(os.getpid()))
         _log.error(
             "cannot execute {program}: {reason}; the master runs the old code",
             program=sys.executable,
-            reason=error.strerror,
+            reason=error.strerror
+            if error.filename is None
+            else f"{error.filename}: {error.strerror}",
         )
 
 

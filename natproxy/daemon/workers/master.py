@@ -312,16 +312,17 @@ class MasterService(DaemonService):
         boot = secrets.token_hex(8)
         control = self._worker_control(number)
         record = WorkerRecord(
-            self.kind,
-            number,
-            self.count,
-            generation.number,
-            boot,
-            self.worker_config(generation.config or self.config, control),
-            tuple(one.inherited() for one in generation.sockets),
-            -1,
-            self._log_record,
-            type(self._reactor).__module__,
+            kind=self.kind,
+            number=number,
+            workers=self.count,
+            generation=generation.number,
+            boot=boot,
+            config=self.worker_config(generation.config or self.config, control),
+            endpoints=tuple(one.inherited() for one in generation.sockets),
+            # `launch` replaces it.
+            channel=-1,
+            log=self._log_record,
+            reactor=type(self._reactor).__module__,
         )
         return LaunchedAs(boot, control, self._launch(record))
 

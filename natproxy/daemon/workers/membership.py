@@ -6,12 +6,12 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from natproxy.daemon.fileserver import make_file_server_process
 from natproxy.daemon.fileserver_config import FileServerConfig
@@ -22,6 +22,7 @@ from natproxy.daemon.workers.channel import Channel, Message, connect
 from natproxy.daemon.workers.pool import BEAT
 from natproxy.daemon.workers.record import WorkerRecord, config_of
 from natproxy.daemon.workers.share import Share, SiblingSockets
+from natproxy.settings import SettingError
 
 
 def make_daemon(reactor: Any, record: WorkerRecord) -> DrainingService:
@@ -152,17 +153,29 @@ class Membership:
             action(message)
 
     def _reload(self, message: Message) -> None:
-        Deferred.fromCoroutine(self._reload_and_reply(message))
+        """Take settings, and reply with what is wrong with them."""
 
-    async def _reload_and_reply(self, message: Message) -> None:
+        def failed(failure: Failure) -> tuple[str, ...]:
+            if isinstance(failure.value, SettingError):
+                return failure.value.messages
+            self._log.failure("cannot take the settings of the master", failure)
+            return (f"the worker cannot take them: {failure.getErrorMessage()}",)
+
+        def reply(errors: tuple[str, ...]) -> None:
+            self._channel.send({"event": "reply", "id": message["id"], "errors": list(errors)})
+
+        Deferred.fromCoroutine(self._load(message)).addErrback(failed).addCallback(reply)
+
+    async def _load(self, message: Message) -> tuple[str, ...]:
+        """Take the settings of a message; return what is wrong with them.
+
+        :raises SettingError: if one of them is malformed.
+        """
         new = config_of(message["config"])
         reloader = self._daemon.reloader
         assert reloader is not None
         for settings in reloader.settings:
             settings.load = lambda: new
-        errors: tuple[str, ...] = ()
-        if not self._stopping:
-            result = await reloader.reload(message["cause"], message["dry_run"])
-            errors = result.errors
-        with suppress(OSError):
-            self._channel.send({"event": "reply", "id": message["id"], "errors": list(errors)})
+        if self._stopping:
+            return ()
+        return (await reloader.reload(message["cause"], message["dry_run"])).errors

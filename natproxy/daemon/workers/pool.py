@@ -69,7 +69,8 @@ class Pool:
     :param generation: number of the generation.
     :ivar generation: likewise.
     :ivar gone: called with each worker whose process has ended.
-    :ivar ended: called when no worker is left after `drain` or ``cancel``.
+    :ivar ended: called when no worker is left after `drain`, `retire` or `kill`, or after a start
+        that failed.
     """
 
     _log = Logger()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
@@ -258,7 +258,8 @@ class ObjectStorage:
             info, first = self._begin(key, FIRST)
         else:
             info, first = client.head(key), b""
-        pieces: Pieces = (received := _ObjectPieces(client, key, info.etag))
+        received = _ObjectPieces(client, key, info.etag)
+        pieces: Pieces = received
         if cache is not None:
             place = (self.location.endpoint or "", self.location.bucket, key, info.etag)
             pieces = _CachedPieces(received, info.size, cache, "\0".join(place))
@@ -395,7 +396,7 @@ class Omissions:
         self._report = report
         self._clock = clock
         # By the reason: when it was reported, and keys since then.
-        self._reported: OrderedDict[str, float] = OrderedDict()
+        self._reported: dict[str, float] = {}
         self._counts: dict[str, int] = {}
 
     def add(self, key: str, reason: str) -> None:

@@ -41,7 +41,8 @@ class SeveralWorkersTests(ObservedCase):
         self.assertEqual(self.main("table")[2], "")
 
     def test_malformed_header_is_ignored(self) -> None:
-        for wrong in ({}, [1], [{"worker": "x"}], "a", None):
+        endless = [{"worker": float("inf"), "reason": "x"}]
+        for wrong in ({}, [1], [{"worker": "x"}], "a", None, endless):
             self.missing = wrong
             self.assertEqual(self.main("table")[2], "", wrong)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
@@ -14,12 +15,12 @@ from unittest import mock
 import pytest
 import pytest_twisted
 from twisted.internet import reactor as installed
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.protocol import Factory, Protocol
 
 from natproxy.control.merged import workers
 from natproxy.control.merged.errors import NoReply, Refusal
-from natproxy.control.merged.lines import State
+from natproxy.control.merged.lines import LineStream, State
 from natproxy.control.merged.workers import Fleet, Worker
 from natproxy.control.peer import Peer
 
@@ -42,7 +43,8 @@ class Scripted(Protocol):
         reply = self.factory.served.reply
         if reply is not None:
             self.transport.write(reply)
-            self.transport.loseConnection()
+            if self.factory.served.close:
+                self.transport.loseConnection()
 
 
 def response(body: bytes, status: bytes = b"200 OK", length: int | None = None) -> bytes:
@@ -55,19 +57,21 @@ class Served:
 
     :ivar worker: the client of it.
     :ivar reply: ``None`` for nothing.
+    :ivar close: whether the connection is closed after the reply.
     :ivar received: from the client.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.reply: bytes | None = None
+        self.close = True
         self.received: list[bytes] = []
         self.worker = Worker(reactor, Handle(0, path))
 
     @asynccontextmanager
-    async def listening(self, reply: bytes | None) -> AsyncIterator[Worker]:
+    async def listening(self, reply: bytes | None, close: bool = True) -> AsyncIterator[Worker]:
         """Listen for the length of a block."""
-        self.reply = reply
+        self.reply, self.close = reply, close
         factory: Any = Factory.forProtocol(Scripted)
         factory.noisy = False
         factory.served = self
@@ -185,3 +189,39 @@ async def test_fleet_names_those_that_do_not_reply(served: Served) -> None:
         gathered = await fleet.objects("/v1/status")
     assert [worker.number for worker, _ in gathered.results] == [0]
     assert [each.worker for each in gathered.missing] == [1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_body_that_hangs_is_not_waited_for(served: Served) -> None:
+    async with served.listening(response(b'{"a":', length=99), close=False) as worker:
+        found = await reason(lambda: worker.read("/v1/status", timeout=0.1))
+    # An error that has no callback would be logged.
+    gc.collect()
+    assert found == "it has not replied within 0.1 s"
+
+
+@pytest_twisted.ensureDeferred
+async def test_client_that_is_gone_leaves_no_stream(served: Served) -> None:
+    opened: list[LineStream] = []
+    hanging = Served(f"{served.path}.hangs")
+    fleet = Fleet(reactor, [Handle(0, served.path), Handle(1, hanging.path)])
+    lines = Worker.lines
+
+    async def noted(worker: Worker, target: str) -> LineStream:
+        opened.append(await lines(worker, target))
+        return opened[-1]
+
+    async with (
+        served.listening(response(b'{"a":1}\n', length=99), close=False),
+        hanging.listening(None),
+    ):
+        with mock.patch.object(Worker, "lines", noted), mock.patch.object(workers, "TIMEOUT", 60.0):
+            gathering = Deferred.fromCoroutine(fleet.lines(lambda _: "/v1/table"))
+            while not (opened and hanging.received):
+                await later()
+            gathering.cancel()
+            with pytest.raises(CancelledError):
+                await gathering
+    # An error that has no callback would be logged.
+    gc.collect()
+    assert [stream.state for stream in opened] == [State.ENDED]

@@ -36,7 +36,7 @@ def server_of(storage: ObjectStorage) -> FileServerFactory:
 @pytest_twisted.ensureDeferred
 async def test_failures_are_503(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(s3, "ATTEMPTS", 1)
-    monkeypatch.setattr(s3, "READ_TIMEOUT", 0.5)
+    monkeypatch.setattr(s3, "READ_TIMEOUT", 2.0)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")

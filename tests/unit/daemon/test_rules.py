@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.daemon.rules import SIZES, SPANS, LocalAddresses, Name, Size, TimeSpan
+from natproxy.daemon.rules import (
+    MOST_WORKERS,
+    SIZES,
+    SPANS,
+    LocalAddresses,
+    Name,
+    Size,
+    TimeSpan,
+    WorkerNumber,
+    worker_count,
+)
 from natproxy.settings import Rule
 
 
@@ -34,6 +46,26 @@ class RuleTests(SynchronousTestCase):
         message = "must be a time of at least 1 seconds, such as 90d or 12h"
         wrong = ("", "d", "9 d", "90D", "9y", "-1", "1e3", "٣d", "inf", "0", "9" * 30, 0, True)
         self.assert_invalid(TimeSpan(), message, *wrong, None, [1], float("nan"), 10**400)
+
+    def test_numbers_of_workers(self) -> None:
+        for text, number in (("1", 1), ("256", MOST_WORKERS), ("auto", "auto")):
+            self.assertEqual(WorkerNumber().parse(text), number)
+        for text in ("0", "257", "", "-1", "two", "٣", "9" * 30):
+            self.assertRaises(ValueError, WorkerNumber().parse, text)
+        message = f"must be a number from 1 to {MOST_WORKERS}, or auto"
+        self.assert_invalid(WorkerNumber(), message, 0, MOST_WORKERS + 1, 1.0, True, None, "2")
+
+    def test_number_of_workers_for_the_cores(self) -> None:
+        self.assertEqual(worker_count(3), 3)
+        for cores, expected in ((1, 1), (8, 8), (1000, MOST_WORKERS)):
+            with mock.patch.object(os, "sched_getaffinity", return_value=range(cores), create=True):
+                self.assertEqual(worker_count("auto"), expected)
+        with (
+            mock.patch.object(os, "sched_getaffinity", create=True),
+            mock.patch.object(os, "cpu_count", return_value=6),
+        ):
+            del os.sched_getaffinity
+            self.assertEqual(worker_count("auto"), 6)
 
     def test_sizes(self) -> None:
         for value, size in ((5, 5), ("5", 5), ("4K", 4096), ("1.5M", 3 << 19), ("10G", 10 << 30)):

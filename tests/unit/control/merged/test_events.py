@@ -178,6 +178,12 @@ class FollowTests(EventsCase):
         self.follow(headers=again)
         self.assertEqual(self.targets(1)[-1], "/v1/events?after=1%3A9%3Aboot1&follow=1")
 
+    def test_unexpected_exception_is_logged(self) -> None:
+        self.workers[1].replies["/v1/events"] = lambda call: 1 // 0
+        client = self.follow()
+        self.assertEqual(self.flush(ZeroDivisionError), 1)
+        self.assertEqual(self.seqs(client), [(1, "missing")])
+
     def test_streams_of_the_workers_end_with_the_client(self) -> None:
         client = self.follow()
         client.disconnect()

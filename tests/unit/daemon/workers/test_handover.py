@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
+import sys
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -11,6 +15,7 @@ from natproxy.daemon.workers.handover import (
     Execution,
     Identity,
     arguments_of,
+    execute,
     own_pid_file,
     write_json,
 )
@@ -85,3 +90,22 @@ class ExecutionTests(SynchronousTestCase):
     def test_identity_of_a_process(self) -> None:
         self.assertEqual(Identity.now(), Identity.now())
         self.assertEqual(Identity.now().user, os.geteuid())
+
+
+class FailureTests(SynchronousTestCase):
+    def test_master_that_cannot_be_replaced_keeps_its_pid_file(self) -> None:
+        path = os.path.abspath(self.mktemp())
+        with open(path, "w") as file:
+            file.write(str(os.getpid()))
+        self.patch(sys, "argv", ["twistd", f"--pidfile={path}", "natproxy"])
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+
+        for name in ("unlink", "execve"):
+            with mock.patch.object(os, name, refuse):
+                execute({}, [], False, {})
+            with open(path) as file:
+                self.assertEqual(file.read(), str(os.getpid()), name)
+            self.assertEqual(signal.pthread_sigmask(signal.SIG_BLOCK, ()), blocked)
