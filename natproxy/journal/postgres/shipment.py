@@ -38,6 +38,13 @@ LOCKS = 0x6E7078
 """The first key of the advisory locks of proxies; the second one is the proxy's number."""
 
 
+FAILURES = 3
+"""Passes in a row in which a live segment cannot be read, before that is reported.
+
+One that is being sealed cannot be read for a moment.
+"""
+
+
 class Superseded(PostgresError):
     """The position was changed by another process: it has to be read again."""
 
@@ -64,7 +71,8 @@ class Progress(NamedTuple):
 
     :ivar rows: that were taken.
     :ivar refused: that were set aside.
-    :ivar complete_to: until when the record is complete, in microseconds since the epoch.
+    :ivar complete_to: until when the record is complete, in microseconds since the epoch;
+        ``BEGINNING`` if nothing was taken.
     """
 
     rows: int
@@ -110,6 +118,8 @@ class Shipment:
         self._routes = Routes(connection, self.positions)
         self._rows = self._refused = 0
         self._passed = False
+        # Passes in a row in which a live segment could not be read, by its name.
+        self._failures: dict[str, int] = {}
 
     def ship(
         self, look: Look, segments: Sequence[Summary], stopping: Callable[[], bool]
@@ -144,8 +154,11 @@ class Shipment:
             except UnreadableSegment as error:
                 if segment.sealed is None:
                     waiting.add(run)
+                    self._wait_for(segment, error)
                 else:
                     self._skip(segment, error)
+            else:
+                self._failures.pop(segment.name, None)
         return self._settle(look, self._wanted(segments))
 
     def _wanted(self, segments: Sequence[Summary]) -> list[Summary]:
@@ -242,6 +255,12 @@ class Shipment:
             self._settlement.reset()
         self._rows += len(ended)
         self._refused += writer.refused
+
+    def _wait_for(self, segment: Summary, error: UnreadableSegment) -> None:
+        """Report that a live segment cannot be read, if that lasts."""
+        failures = self._failures[segment.name] = self._failures.get(segment.name, 0) + 1
+        if failures == FAILURES:
+            self._complain(f"{self._name}: {error}; its worker's rows wait until it is sealed")
 
     def _skip(self, segment: Summary, error: UnreadableSegment) -> None:
         """Note that a segment which does not change any more cannot be read."""

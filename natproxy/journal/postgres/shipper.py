@@ -18,7 +18,7 @@ from natproxy.journal.postgres.partitions import retain
 from natproxy.journal.postgres.positions import Registration
 from natproxy.journal.postgres.reading import by_proxy
 from natproxy.journal.postgres.shipment import AnotherShipper, Look, Shipment, Superseded
-from natproxy.journal.summary import Summary
+from natproxy.journal.summary import BEGINNING, Summary
 from natproxy.records.record import format_time
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ class Totals:
         proxies = ", ".join(
             f"{name} is complete to {format_time(complete_to)[:19]}Z"
             f" ({max(0, now - complete_to) / 1e6:.1f} s behind)"
+            if complete_to > BEGINNING
+            else f"there is no record of {name} yet"
             for name, complete_to in self.complete_to.items()
         )
         rows = "1 row" if self.rows == 1 else f"{self.rows:,} rows"

@@ -7,15 +7,21 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Event
+from unittest import mock
 
 import pytest
 
+from natproxy.journal.postgres import shipper
 from natproxy.journal.postgres.connection import PostgresError, connect, shown
 from natproxy.journal.postgres.fleet import read_proxies
+from natproxy.journal.postgres.holes import UNSHIPPED
 from natproxy.journal.postgres.migrate import check_schema, migrate, migrations
 from natproxy.journal.postgres.partitions import DAY, day_of, partition_name, retain
 from natproxy.journal.postgres.positions import Registration
 from natproxy.journal.postgres.shipment import AnotherShipper, Shipment, Superseded
+from natproxy.journal.postgres.shipper import Settings, Shipper
+from natproxy.journal.schema import CAUSES
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN
 from tests.support.fleets import PORT, Fleet, at
 from tests.support.journal_runs import SECOND, START, Translations
@@ -308,3 +314,88 @@ def test_password_is_in_no_message(server: Server) -> None:
             connect(url)
         assert secret not in str(caught.value)
     assert shown(f"postgresql://u:{secret}@h:5/d") == "postgresql://u@h:5/d"
+
+
+def passes(fleet: Fleet, daemon: Translations, count: int) -> list[str]:
+    """Have a shipper look at a journal several times, the last time in vain as it is stopped.
+
+    :return: what it reports.
+    """
+    complaints: list[str] = []
+    stop = Event()
+    looks = iter(range(count))
+
+    def journals() -> list[str]:
+        if next(looks) == count - 1:
+            stop.set()
+        daemon.wait(SECOND)
+        daemon.flush()
+        return [daemon.directory]
+
+    with mock.patch.object(shipper, "PAUSE", 0.001):
+        Shipper(Settings(fleet.database.url), journals, complaints.append, stop).run()
+    return complaints
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "update entries set bytes = 'many'",
+        "update entries set verb = x'ff'",
+        "update entries set started = 1 << 62",
+        "update hosts set host = x'ff' where id = 1",
+        "update meta set value = 'soon' where key = 'opened'",
+    ],
+)
+def test_segment_with_a_malformed_value_is_a_gap_and_is_reported_once(
+    fleet: Fleet, damage: str
+) -> None:
+    daemon = fleet.add("edge-1")
+    times = []
+    for _ in range(3):
+        daemon.wait(SECOND)
+        serial = daemon.register(PORT)
+        times.append(daemon.now)
+        daemon.wait(SECOND)
+        daemon.remove(serial)
+        daemon.wait(SECOND)
+        daemon.seal()
+    damaged = Path(paths_of(daemon.directory)[1])
+    with closing(sqlite3.connect(damaged)) as connection:
+        connection.execute("pragma ignore_check_constraints = on")
+        connection.execute(damage)
+        connection.commit()
+    # It has been read before.
+    Path(daemon.directory, "catalogue.sqlite").unlink()
+    complaints = passes(fleet, daemon, 4)
+    assert len([one for one in complaints if damaged.name in one]) == 1, complaints
+    assert len([one for one in complaints if "the record has a gap" in one]) == 1, complaints
+    passes(fleet, daemon, 2)
+    assert [fleet.ask(at(time)).result for time in times] == [FOUND, UNKNOWN, FOUND]
+    # It may be what had the port at another time in it, too.
+    assert fleet.ask(at(times[1] + SECOND * 3 // 2)).result == UNKNOWN
+    assert fleet.ask(at(times[2] + SECOND * 3 // 2)).result == NOBODY
+    causes = {cause for (cause,) in fleet.database.rows("select cause from gaps")}
+    assert CAUSES[UNSHIPPED] in causes
+
+
+def test_live_segment_that_stays_unreadable_is_reported(fleet: Fleet) -> None:
+    daemon = fleet.add("edge-1")
+    daemon.remove(daemon.register(PORT))
+    serial = daemon.register(PORT)
+    daemon.wait(SECOND)
+    started = daemon.now
+    daemon.flush()
+    (live,) = paths_of(daemon.directory)
+    with closing(sqlite3.connect(live)) as connection:
+        connection.execute("update entries set bytes = 'many' where serial = 1")
+        connection.commit()
+    complaints = passes(fleet, daemon, 6)
+    assert len([one for one in complaints if Path(live).name in one]) == 1, complaints
+    assert fleet.ask(at(started, PORT + 1)).result == UNKNOWN
+    daemon.seal()
+    daemon.remove(serial)
+    daemon.wait(SECOND)
+    passes(fleet, daemon, 4)
+    assert fleet.ask(at(started, PORT + 1)).result == UNKNOWN
+    assert fleet.ask(at(daemon.now - 3 * SECOND, PORT + 1)).result == NOBODY
