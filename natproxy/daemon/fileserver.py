@@ -71,7 +71,8 @@ class Options(DaemonOptions):
 
     synopsis = "[options]"
     longdesc = (
-        f"Serve the files of a directory. Listens on {FileServerConfig().listen[0]} by default."
+        "Serve the files of a directory, or the objects of a bucket. Listens on"
+        f" {FileServerConfig().listen[0]} by default."
     )
     optParameters = parameters_of(FileServerConfig, "files", "hide")
 

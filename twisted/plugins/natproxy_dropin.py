@@ -5,7 +5,7 @@ from twisted.application.service import ServiceMaker
 fileserver = ServiceMaker(
     "natproxy file server",
     "natproxy.daemon.fileserver",
-    "Serve the files of a directory.",
+    "Serve the files of a directory, or the objects of a bucket.",
     "fileserver",
 )
 

@@ -29,6 +29,7 @@ EXTRAS = {
     "cli": ("argcomplete", "prompt_toolkit", "rich"),
     "config": ("tomllib",),
     "fsspec": ("fsspec",),
+    "postgres": ("psycopg",),
     "s3": ("botocore",),
     "metrics": ("prometheus_client",),
 }

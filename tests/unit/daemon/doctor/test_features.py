@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import metadata
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -103,6 +104,11 @@ class ExtrasTests(FeaturesCase):
         findings = check_extras(["tls"], lambda package: True)
         self.assertEqual({one.level for one in findings}, {Level.OK})
         self.assertEqual(len(findings), len(EXTRAS))
+
+    def test_each_extra_for_users_is_checked(self) -> None:
+        extras = metadata("natproxy").get_all("Provides-Extra") or []
+        developers = {"bench", "dev", "fuzz", "test"}
+        self.assertEqual(set(extras) - developers - set(EXTRAS), set())
 
     def test_missing_ones_are_no_problem_unless_they_are_needed(self) -> None:
         findings = check_extras(["tls"], lambda package: None)
