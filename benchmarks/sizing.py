@@ -50,12 +50,8 @@ COSTS = {
     "journal_row": Cost(
         147, "bytes of a command in a sealed segment", "[journal report](reports/journal.md)"
     ),
-    "database_row": Cost(
-        225, "bytes of a command in PostgreSQL, with its indexes", "[journal.md](journal.md#cost)"
-    ),
-    "database_rows": Cost(
-        70_000, "rows/s that one shipper writes to PostgreSQL", "[journal.md](journal.md#cost)"
-    ),
+    "database_row": Cost(250, "bytes of a command in PostgreSQL, with its index", "assumed"),
+    "database_rows": Cost(50_000, "rows/s that PostgreSQL takes by COPY", "assumed"),
 }
 """Figures that are assumed are to be replaced by measured ones; the tables follow."""
 
