@@ -20,7 +20,7 @@ from natproxy.daemon.workers.master import MasterService
 from natproxy.daemon.workers.member import Worker
 from natproxy.daemon.workers.process import Launched
 from natproxy.daemon.workers.record import WorkerRecord, config_of
-from natproxy.daemon.workers.reload import Workers, reload_together
+from natproxy.daemon.workers.reload import Next, Workers, reload_together
 from natproxy.daemon.workers.sockets import InheritedEndpoint, OpenEndpoint
 from natproxy.server.factory import CommandFactory
 from tests.support.daemons import at_once
@@ -206,6 +206,13 @@ class ReplacementTests(ReloadCase):
             self.reply(worker)
         self.assertTrue(opened.closed)
         self.assertNoResult(stopped)
+
+    def test_new_workers_finish_their_clients_if_another_daemon_cannot_reload(self) -> None:
+        pool = self.master._pools[-1]
+        Next(self.master, pool, Generation(1, []), self.master.opened, "", False).cancel()
+        for worker in self.new:
+            self.assertIn({"do": "retire", "seconds": None}, self.sent(worker))
+        self.assertTrue(self.master.opened[0].closed)
 
     def test_old_workers_stay_if_a_new_one_cannot_start(self) -> None:
         failing = self.new[1]
