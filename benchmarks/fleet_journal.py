@@ -188,12 +188,14 @@ def report(url: str, load: Load, segment: int, questions: int) -> Iterator[str]:
         inserted = load.fill(connection)
         sizes = connection.execute(
             "select sum(pg_relation_size(i.inhrelid)), sum(pg_indexes_size(i.inhrelid)),"
-            " current_setting('server_version')"
+            " current_setting('server_version'), current_setting('fsync'),"
+            " current_setting('shared_buffers')"
             " from pg_inherits i where i.inhparent = 'entries'::regclass"
         ).fetchone()
         assert sizes is not None
     total = load.each * load.proxies
     table, index, version = float(sizes[0]), float(sizes[1]), sizes[2]
+    settings = f"fsync {sizes[3]}, shared_buffers {sizes[4]}"
     whois = list(whois_rows(url, load, questions))
     past = list(history_rows(url, load))
     # Last: these rows are of another proxy, which is behind.
@@ -201,8 +203,8 @@ def report(url: str, load: Load, segment: int, questions: int) -> Iterator[str]:
     yield "# The journal of a fleet in PostgreSQL"
     yield ""
     yield (
-        f"{load.proxies} proxies, {total:,} rows in {load.days} days; PostgreSQL with its default"
-        " settings, on the same machine; written by `python -m benchmarks.fleet_journal`."
+        f"{load.proxies} proxies, {total:,} rows in {load.days} days; PostgreSQL on the same"
+        f" machine, with {settings}; written by `python -m benchmarks.fleet_journal`."
     )
     yield ""
     yield "| machine |  |"

@@ -36,6 +36,7 @@ class Cost(NamedTuple):
 
 
 PERFORMANCE = "[performance.md](performance.md)"
+FLEET_JOURNAL = "[report](reports/fleet-journal.md)"
 
 COSTS = {
     "proxy_command": Cost(164, "CPU µs of a command in the proxy, all defaults", PERFORMANCE),
@@ -44,16 +45,20 @@ COSTS = {
     ),
     "proxy_byte": Cost(0.63, "CPU s/GB relayed, 16 streams", PERFORMANCE),
     "server_byte": Cost(0.27, "CPU s/GB served from the page cache, 16 streams", PERFORMANCE),
-    "workers": Cost(1.1, "CPU of a command with several workers / with one", "the bound, assumed"),
+    "workers": Cost(
+        1.11, "CPU of a command with several workers / with one", f"2 workers, {PERFORMANCE}"
+    ),
     "client": Cost(2.3, "KiB of an idle client in the proxy", PERFORMANCE),
     "daemon": Cost(57, "MiB of a process with control socket and journal", PERFORMANCE),
     "journal_row": Cost(
         147, "bytes of a command in a sealed segment", "[journal report](reports/journal.md)"
     ),
-    "database_row": Cost(250, "bytes of a command in PostgreSQL, with its index", "assumed"),
-    "database_rows": Cost(50_000, "rows/s that PostgreSQL takes by COPY", "assumed"),
+    "database_row": Cost(225, "bytes of a command in PostgreSQL, with its index", FLEET_JOURNAL),
+    "database_rows": Cost(
+        90_000, "rows/s that PostgreSQL takes by COPY, fsync off, 2 busy cores", FLEET_JOURNAL
+    ),
 }
-"""Figures that are assumed are to be replaced by measured ones; the tables follow."""
+"""The tables follow from them."""
 
 
 class Machine(NamedTuple):
