@@ -41,7 +41,8 @@ class Database:
         self.connection.close()
 
     def empty(self) -> None:
-        """Delete all rows."""
+        """Delete all rows, and release the locks of shippers on this connection."""
+        self.connection.execute("select pg_advisory_unlock_all()")
         self.connection.execute(f"truncate {TABLES} restart identity")
         self.connection.execute("update days set earliest = 4611686018427387904")
         self.connection.execute("update retention set since = -4611686018427387904")
