@@ -15,7 +15,7 @@ from natproxy.storage.objects.client import Interrupted, ObjectChanged, StoreErr
 PIECE = 256 * 1024
 """Bytes that are received, and read, at once."""
 
-LARGEST = 14 << 20
+LARGEST = 8 << 20
 """Bytes of a range at most."""
 
 MEMORY = 128 << 20
