@@ -40,14 +40,15 @@ class TotalsTests(SynchronousTestCase):
     @given(STEPS)
     def test_counters_never_go_down(self, steps: list[tuple[str, int, int, bool]]) -> None:
         totals, counted, boots, before = Totals(), {}, {}, 0.0
-        for place, boot, more, replies in steps:
-            if boots.get(place) != boot:
-                boots[place] = boot
+        for number, (place, boot, more, replies) in enumerate(steps):
+            if place not in boots or boots[place][0] != boot:
+                # Another process: no boot comes again.
+                boots[place] = boot, f"{place}{number}"
                 counted[place] = 0
             counted[place] += more
             if replies:
                 families = [counter("n", "N", counted[place])]
-                totals.update({place: Report(0, f"{place}{boot}", families)}, boots)
+                totals.update({place: Report(0, boots[place][1], families)}, boots)
             found = totals.families([place] if replies else [])
             total = value_of(found, "n") if found else 0.0
             self.assertGreaterEqual(total, before)
