@@ -111,11 +111,12 @@ class Load:
 
     def run(self) -> None:
         """Run until a signal."""
+        # Before anything is printed: whoever reads it may send the signal.
+        signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(self.stop))
         os.write(1, f"boot {self.boot}\n".encode())
         self.journal.startService()
         self.loop = LoopingCall(self.work)
         self.loop.start(0.001)
-        signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(self.stop))
         reactor.run(installSignalHandlers=False)
 
 

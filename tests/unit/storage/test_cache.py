@@ -32,10 +32,23 @@ LIMIT = 64 * 1000
 class CacheCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.top = tempfile.mkdtemp()
-        self.addCleanup(shutil.rmtree, self.top)
+        self.addCleanup(self.remove)
         self.now = NOW
         self.free, self.total = 1 << 40, 1 << 41
         self.cache = self.another()
+
+    def remove(self) -> None:
+        """Remove the directory; threads that receive ahead may still write blocks to it."""
+        end = time.monotonic() + 30
+        while True:
+            try:
+                shutil.rmtree(self.top)
+            except OSError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     def another(self, limit: int = LIMIT) -> DiskCache:
         """Return a cache in the same directory, as of another process."""
