@@ -18,6 +18,7 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="every target, one after the other")
     parser.add_argument("--seconds", type=int, help="time, shared among all targets")
     parser.add_argument("--runs", type=int, help="inputs of each target")
+    parser.add_argument("--seed", type=int, help="the same inputs each time, as in .ci/run")
     parser.add_argument(
         "--replay", nargs="*", type=Path, metavar="FILE", help="only run files, or the corpus"
     )
@@ -32,9 +33,10 @@ def main() -> int:
         return 0
     seconds = arguments.seconds and max(1, arguments.seconds // len(names))
     if not arguments.all:
-        fuzz(arguments.target, seconds, arguments.runs)
+        fuzz(arguments.target, seconds, arguments.runs, arguments.seed)
     limits = [f"--seconds={seconds}"] * (seconds is not None)
     limits += [f"--runs={arguments.runs}"] * (arguments.runs is not None)
+    limits += [f"--seed={arguments.seed}"] * (arguments.seed is not None)
     # libFuzzer ends its process, and what it instruments it instruments once.
     statuses = [
         subprocess.run([sys.executable, "-m", "fuzz", name, *limits]).returncode for name in names

@@ -26,11 +26,14 @@ MEMORY = 1024
 """MiB that the process may have."""
 
 
-def fuzz(name: str, seconds: int | None, runs: int | None) -> NoReturn:
+def fuzz(
+    name: str, seconds: int | None = None, runs: int | None = None, seed: int | None = None
+) -> NoReturn:
     """Run a target under atheris, and end the process; with a fault, its status is not 0.
 
     :param seconds: after which to stop; ``None`` for never.
     :param runs: inputs after which to stop; ``None`` for no limit.
+    :param seed: with one seed, the inputs are the same ones each time; ``None`` for another one.
     """
     try:
         import atheris
@@ -61,6 +64,8 @@ def fuzz(name: str, seconds: int | None, runs: int | None) -> NoReturn:
         options["max_total_time"] = seconds
     if runs is not None:
         options["runs"] = runs
+    if seed is not None:
+        options["seed"] = seed
     words = words_of(name)
     if words:
         dictionary = FOUND / f"{name}.words"
