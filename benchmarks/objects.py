@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--readers", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=20.0, help="time of the slow readers")
     options = parser.parse_args()
-    # Whoever ends it ends what it has started.
+    # SIGTERM raises `SystemExit`, so that the programs that were started are ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ.update(CREDENTIALS)
     # rclone refuses to start with it, and there is no TLS here.

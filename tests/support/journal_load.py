@@ -111,7 +111,7 @@ class Load:
 
     def run(self) -> None:
         """Run until a signal."""
-        # Before anything is printed: whoever reads it may send the signal.
+        # Before the first output: the test sends the signal when it has read some.
         signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(self.stop))
         os.write(1, f"boot {self.boot}\n".encode())
         self.journal.startService()

@@ -379,7 +379,7 @@ class MasterService(DaemonService):
             pool.resume(workers, each["serving"])
         self._resumed = None
         loop = self._reactor
-        # By then, there are handlers.
+        # In the second turn of the reactor: by then it has installed its handlers of signals.
         loop.callWhenRunning(loop.callLater, 0, unblock_signals)
 
     def state(self) -> tuple[dict[str, Any], list[int]]:

@@ -17,7 +17,7 @@ from tests.support.doubles import Journal
 
 
 class Datagrams:
-    """A socket whose receiver may have no room, or be missing."""
+    """A socket that can fail as if its receiver were full or missing."""
 
     def __init__(self) -> None:
         self.received: list[str] = []
