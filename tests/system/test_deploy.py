@@ -21,6 +21,7 @@ from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.records.places import journal_candidates, socket_candidates
+from tests.support.exchange import exchange_with
 from tests.support.paths import ROOT
 from tests.support.twistd import (
     DEPLOY,
@@ -91,10 +92,7 @@ def start_file_server(stack: ExitStack, cwd: Path) -> tuple[Daemon, str]:
 
 def replies_to(address: tuple[str, int], commands: bytes) -> bytes:
     """Send commands, close the sending side, and return all replies."""
-    with socket.create_connection(address, timeout=LIMIT) as client:
-        client.sendall(commands)
-        client.shutdown(socket.SHUT_WR)
-        return b"".join(iter(lambda: client.recv(65536), b""))
+    return exchange_with(*address, commands)
 
 
 def test_application_files_work_together(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.support.exchange import exchange_with
 from tests.support.loopback import free_port
 from tests.support.paths import ROOT
 from tests.support.twistd import TWISTD, running
@@ -116,22 +116,12 @@ class Prometheus:
 
 
 def download(port: int, name: str) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-        client.sendall(f"DOWNLOAD {name}\n".encode())
-        client.shutdown(socket.SHUT_WR)
-        received = b""
-        while piece := client.recv(1 << 16):
-            received += piece
-    return received
+    return exchange_with("127.0.0.1", port, f"DOWNLOAD {name}\n".encode())
 
 
 def send_commands(port: int) -> None:
     """Send one command of each verb, an unknown one, and one for a large file."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-        client.sendall(b"LIST\nSTAT a\nGET a\nLS\nHASH a\nFEAT\nODD {}\n")
-        client.shutdown(socket.SHUT_WR)
-        while client.recv(1 << 16):
-            pass
+    exchange_with("127.0.0.1", port, b"LIST\nSTAT a\nGET a\nLS\nHASH a\nFEAT\nODD {}\n")
     assert len(download(port, "large")) > 1 << 20
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from twisted.internet.threads import deferToThread
 
 from natproxy.tokens.entries import new_token
 from natproxy.tokens.file import add_token
+from tests.support.exchange import exchange_with
 from tests.support.loopback import HOST, Daemon, daemon
 
 MARK = "s3cretMark"
@@ -32,10 +32,7 @@ def natproxy(*words: str, **environment: str) -> subprocess.CompletedProcess[byt
 
 def replies_to(port: int, line: bytes) -> bytes:
     """Return what a daemon replies to a line, until it closes."""
-    with socket.create_connection((HOST, port), 10) as connection:
-        connection.sendall(line)
-        connection.shutdown(socket.SHUT_WR)
-        return b"".join(iter(lambda: connection.recv(4096), b""))
+    return exchange_with(HOST, port, line)
 
 
 def wrong_lines() -> list[bytes]:

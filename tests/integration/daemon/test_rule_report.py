@@ -20,6 +20,7 @@ from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.parts import prepare_rules
 from natproxy.daemon.rule_report import report_decision
 from natproxy.tokens.entries import format_entry, new_token
+from tests.support.exchange import exchange
 from tests.support.loopback import HOST
 
 RULE_SETS = 40
@@ -98,9 +99,7 @@ def reply(port: int, path: str, client: str, sent: bytes) -> bytes:
     else:
         connection = socket.create_connection((HOST, port), 30, (client, 0))
     with connection:
-        connection.sendall(sent)
-        connection.shutdown(socket.SHUT_WR)
-        return b"".join(iter(lambda: connection.recv(65536), b""))
+        return exchange(connection, sent)
 
 
 @pytest.mark.parametrize("seed", range(3))

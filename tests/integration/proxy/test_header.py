@@ -27,6 +27,7 @@ from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.server.events import Finished
 from natproxy.server.proxy_header import HeaderFactory
+from tests.support.exchange import exchange
 from tests.support.twistd import await_port
 
 reactor: Any = installed_reactor
@@ -112,9 +113,7 @@ def replies(address: Any, commands: bytes, source: str = "127.0.0.2") -> tuple[b
         client.connect(address.name)
     with client:
         own = client.getsockname()
-        client.sendall(commands)
-        client.shutdown(socket.SHUT_WR)
-        return b"".join(iter(lambda: client.recv(65536), b"")), own
+        return exchange(client, commands), own
 
 
 @pytest_twisted.ensureDeferred
