@@ -53,7 +53,7 @@ COSTS = {
     "journal_row": Cost(
         147, "bytes of a command in a sealed segment", "[journal report](reports/journal.md)"
     ),
-    "database_row": Cost(225, "bytes of a command in PostgreSQL, with its index", FLEET_JOURNAL),
+    "database_row": Cost(242, "bytes of a command in PostgreSQL, with its index", FLEET_JOURNAL),
     "database_rows": Cost(
         90_000, "rows/s that PostgreSQL takes by COPY, fsync off, 2 busy cores", FLEET_JOURNAL
     ),
