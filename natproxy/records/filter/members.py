@@ -111,7 +111,19 @@ OUTCOMES = (
     "lost",
 )
 
-EVENTS = ("registered", "relaying", "removed", "failed", "kill", "drain", "reload", "lost")
+EVENTS = (
+    "registered",
+    "relaying",
+    "removed",
+    "failed",
+    "kill",
+    "drain",
+    "reload",
+    "upstream-mode",
+    "upstream-up",
+    "upstream-down",
+    "lost",
+)
 
 _META = "(select value from meta where key = '{0}')"
 
