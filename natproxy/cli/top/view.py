@@ -11,6 +11,7 @@ from natproxy.cli.top.state import Top
 from natproxy.cli.translations.columns import columns_of
 from natproxy.cli.translations.tables import Table
 from natproxy.cli.translations.texts import fitted, shown, width
+from natproxy.cli.translations.upstreams import summary
 
 COLUMNS = ("serial", "port", "client", "verb", "name", "bytes", "rate", "age", "state")
 
@@ -42,10 +43,11 @@ class Line(NamedTuple):
 def lines(top: Top, columns: int, height: int) -> list[Line]:
     """Return the lines of the screen, each with at most this many columns."""
     found = [Line(_title(top), "bold"), Line(_totals(top))]
-    over = _over_limits(top)
-    if over:
-        found.append(Line(over, "yellow"))
-    most = max(1, height - RESERVED - bool(over))
+    notices = [text for text in (_upstreams(top), _over_limits(top)) if text]
+    # On a small screen, one row is more important.
+    notices = notices[: max(0, height - RESERVED - 1)]
+    found += [Line(text, "yellow") for text in notices]
+    most = max(1, height - RESERVED - len(notices))
     rows = _entries(top, columns, most) if top.group is None else _groups(top, columns, most)
     found += rows
     found += [Line("")] * (height - 2 - len(found))
@@ -92,6 +94,13 @@ def _totals(top: Top) -> str:
     if top.sample is not None and len(top.sample.table) >= MOST_ENTRIES:
         parts.append(f"the first {MOST_ENTRIES:,} only")
     return "  ".join(parts)
+
+
+def _upstreams(top: Top) -> str:
+    """Return how the upstreams are; empty for one that takes commands."""
+    members = None if top.sample is None else top.sample.status.get("upstreams")
+    text = summary(members)
+    return "" if text is None else f"upstreams: {text}"
 
 
 def _over_limits(top: Top) -> str:

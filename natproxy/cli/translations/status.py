@@ -9,6 +9,7 @@ from typing import Any
 
 from natproxy.cli.display.text import amount, duration
 from natproxy.cli.translations.texts import precise, shown
+from natproxy.cli.translations.upstreams import summary
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.control.finding import Search
 from natproxy.client.errors import ClientError
@@ -73,6 +74,9 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "listens", _value("listen", status.get("listen"))
     if status.get("upstream") is not None:
         yield "upstream", _value("upstream", status["upstream"])
+    upstreams = summary(status.get("upstreams"))
+    if upstreams is not None:
+        yield "upstreams", upstreams
     admission = _mapping(_mapping(status.get("counters")).get("clients"))
     most = f" of {_value('limit', admission['limit'])} at most" if admission.get("limit") else ""
     draining = ", draining" if status.get("draining") else ""
