@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 
+from natproxy.control.group import HealthEvents, LocalUpstreams
 from natproxy.control.interfaces import History, Observed
 from natproxy.control.table import LocalTable
 from natproxy.daemon.config import DaemonConfig
@@ -62,6 +63,8 @@ class ProxyObservation(Observation):
         self._proxy_config = config
         self._factory = factory
         self._ring: EventRing | None = None
+        self._health: HealthEvents | None = None
+        self._upstreams = LocalUpstreams(factory.resources.upstreams, self.wall_clock)
         self._ident_endpoints = listening_endpoints(reactor, config, "ident")
         self.endpoints += self._ident_endpoints
         self._ident = ObserverFactory(reactor, observers.ident, "ident service")
@@ -96,6 +99,8 @@ class ProxyObservation(Observation):
                 wall_clock=self.wall_clock,
                 every_name=config.journal_names == ALL_NAMES,
             )
+            group = self._factory.resources.upstreams
+            self._health = HealthEvents(group, self._ring, self.wall_clock)
 
     def start(self) -> None:
         """Log the ident service as well."""
@@ -148,6 +153,8 @@ class ProxyObservation(Observation):
             await maybeDeferred(port.stopListening)
         await self._ident.close()
         await super().stop()
+        if self._health is not None:
+            self._health.close()
         if self._ring is not None:
             self._ring.close()
 
@@ -159,6 +166,7 @@ class ProxyObservation(Observation):
         observed.table = table
         observed.ring = self._ring
         observed.history = self._history(table)
+        observed.upstreams = self._upstreams
         if isinstance(self.metrics, ProxyMetrics):
             observed.reconcile = self.metrics.reconcile
         if self.share.workers > 1 and self.journal is not None:
@@ -193,6 +201,7 @@ class ProxyObservation(Observation):
         return {
             **super().status(),
             "upstream": " ".join(one.endpoint for one in self._proxy_config.upstream),
+            "upstreams": self._upstreams.record().json(),
             "table": len(self._factory.table),
             "ring": None if ring is None else {"first": ring.first, "next": ring.next},
             "position": None if ring is None else self._position(ring),

@@ -29,6 +29,7 @@ class UpstreamRecord(NamedTuple):
     :ivar mode: one of `MODES`.
     :ivar since: when the health or the mode has changed last, or the daemon was started.
     :ivar active: commands that are sent to it, or wait for its reply, now.
+    :ivar limit: commands that it may have at the same time; ``None`` for any number.
     :ivar commands: tries of commands so far.
     :ivar failures: those of them that have failed.
     :ivar failures_in_row: failed tries and checks since the last one that did not.
@@ -48,6 +49,7 @@ class UpstreamRecord(NamedTuple):
     mode: str = READY
     since: int | None = None
     active: int = 0
+    limit: int | None = None
     commands: int = 0
     failures: int = 0
     failures_in_row: int = 0
@@ -190,6 +192,7 @@ def _merged(parts: Sequence[tuple[int, UpstreamRecord]]) -> UpstreamRecord:
     decisive = down or records
     modes = [record.mode for record in records]
     # Of two modes that as many have, the stricter one.
+    limits = [record.limit for record in records if record.limit is not None]
     latest = max(records, key=lambda record: record.last_check or 0)
     known = next((record for record in records if record.verbs is not None), latest)
     return records[0]._replace(
@@ -197,6 +200,7 @@ def _merged(parts: Sequence[tuple[int, UpstreamRecord]]) -> UpstreamRecord:
         mode=max(reversed(MODES), key=modes.count),
         since=_latest(record.since for record in decisive),
         active=sum(record.active for record in records),
+        limit=sum(limits) if len(limits) == len(records) else None,
         commands=sum(record.commands for record in records),
         failures=sum(record.failures for record in records),
         failures_in_row=max(record.failures_in_row for record in records),

@@ -128,7 +128,7 @@ def _columns(moment: int) -> list[Column]:
         Column("health", lambda each: shown(each.health)),
         Column("mode", lambda each: shown(each.mode)),
         Column("since", lambda each: ago(each.since), right=True),
-        Column("active", lambda each: f"{each.active:,}", right=True),
+        Column("active", _active_text, right=True),
         Column("commands", lambda each: f"{each.commands:,}", right=True),
         Column("failed", lambda each: f"{each.failures:,}", right=True),
         Column("checked", lambda each: ago(each.last_check), right=True),
@@ -136,6 +136,11 @@ def _columns(moment: int) -> list[Column]:
         # The column of a reason is cut on a narrow terminal.
         Column("reason", lambda each: shown(each.last_error)),
     ]
+
+
+def _active_text(upstream: UpstreamRecord) -> str:
+    """Return the commands that an upstream has, of how many if there is a limit."""
+    return f"{upstream.active:,}" + ("" if upstream.limit is None else f"/{upstream.limit:,}")
 
 
 def _endpoint_text(upstream: UpstreamRecord) -> str:
