@@ -17,6 +17,7 @@ from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.metrics.families import Family, Histogram, counter, gauge, histogram
 from natproxy.metrics.kernel import PortReader
 from natproxy.metrics.reconcile import Reconciler
+from natproxy.metrics.upstreams import upstream_families
 from natproxy.nat import Event, Failed, NATEntry, NATTable, TranslationKey
 from natproxy.nat.ring import EventRing
 from natproxy.proxy.factory import ProxyFactory
@@ -92,6 +93,7 @@ class ProxyMetrics(DaemonMetrics):
         self.in_thread = in_thread or Threads(self.clock, 1, "metrics")
         self._table = factory.table
         self._pool = relays.pool
+        self._group = factory.resources.upstreams
         self._ports = PortReader(self.upstreams, self.in_thread, self.clock.seconds)
         self.reconciler = Reconciler(factory.table, self.upstreams, self.in_thread, self.clock)
         self._checks: LoopingCall = LoopingCall(self.reconciler.compare)
@@ -182,6 +184,7 @@ class ProxyMetrics(DaemonMetrics):
             ),
             gauge(f"{prefix}_table_entries", "Translations that exist now", len(self._table)),
             *self._ports.last.families(prefix),
+            *upstream_families(prefix, self._group),
             gauge(f"{prefix}_pipes_used", "Pipes that hold bytes of bodies", pool.lent),
             gauge(f"{prefix}_pipes_pooled", "Empty pipes that are kept", pool.kept),
             counter(

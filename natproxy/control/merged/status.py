@@ -138,6 +138,7 @@ class Tally(Service):
                 for name, text, source in (
                     ("clients", "Clients of the worker", "clients"),
                     ("table_entries", "Translations of the worker", "table_entries"),
+                    ("upstreams_up", "Upstreams that are up for the worker", "upstream_up"),
                 )
                 if (samples := self._of_each(source, reports))
             ),
