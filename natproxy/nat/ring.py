@@ -170,10 +170,12 @@ class EventRing:
         reason: str | None = None,
         serial: int | None = None,
     ) -> None:
-        """Add an administrator's action: ``kill``, ``drain`` or ``reload``.
+        """Add an administrator's action, such as ``kill``, or a change of an upstream's health.
 
         :param time: seconds since the epoch.
-        :param reason: the request, such as the text of a filter.
+        :param uid: of the administrator; ``None`` if there is none.
+        :param pid: likewise.
+        :param reason: the request, such as the text of a filter, or what has happened.
         """
         self._note(self._act, event, time, uid, pid, reason, serial)
 

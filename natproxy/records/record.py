@@ -31,8 +31,8 @@ class Record(NamedTuple):
     epoch (UTC) here, and ISO 8601 texts in JSON.
 
     :ivar event: ``registered``, ``relaying``, ``removed``, ``failed`` (a command that never had an
-        upstream connection), ``kill`` or ``drain`` (by an administrator); ``None`` for a
-        translation.
+        upstream connection), an action of an administrator such as ``kill``, or a change of an
+        upstream's health such as ``upstream-down``; ``None`` for a translation.
     :ivar time: time of the event.
     :ivar proxy: the daemon's name.
     :ivar worker: number of the process, from 0.
@@ -61,7 +61,7 @@ class Record(NamedTuple):
     :ivar reason: text of the error, or why it was ended.
     :ivar duration: seconds from the start of the command, its upstream's connection included, to
         its end, or until now.
-    :ivar uid: of the administrator, for ``kill`` and ``drain``.
+    :ivar uid: of the administrator, for an action.
     :ivar pid: likewise.
     :ivar files: how many files the command names, if they are several; ``name`` is the first.
     :ivar others: their names but the first, as ``name`` is, separated by spaces; ``None`` if they
@@ -102,8 +102,8 @@ class Record(NamedTuple):
     def json(self) -> dict[str, Any]:
         """Return the object for JSON: a translation has no members of events.
 
-        ``uid`` and ``pid`` are members of ``kill`` and ``drain`` only; ``files`` and ``others`` of
-        a command that names several files.
+        ``uid`` and ``pid`` are members of an administrator's actions only; ``files`` and ``others``
+        of a command that names several files.
         """
         members = self._asdict()
         for member in TIMES:
