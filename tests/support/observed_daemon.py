@@ -17,7 +17,7 @@ from natproxy.records.record import Record
 from natproxy.records.whois import FOUND, NOBODY, WhoisReply
 from tests.support.commands import CommandCase
 from tests.support.control_server import ControlServer, Request, document, lines
-from tests.support.upstreams import FakeUpstreams
+from tests.support.upstream_records import FakeUpstreams
 
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND

@@ -16,7 +16,7 @@ from natproxy.nat import Outcome
 from natproxy.records.record import Record
 from natproxy.records.whois import Gap
 from tests.support.control_resources import ControlCase
-from tests.support.upstreams import FakeUpstreams
+from tests.support.upstream_records import FakeUpstreams
 
 DOCUMENT = json.loads(files("natproxy.control").joinpath("openapi.json").read_text("utf-8"))
 

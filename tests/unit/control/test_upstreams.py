@@ -7,7 +7,7 @@ from natproxy.control.upstreams import MODE_EVENT, UpstreamsResource
 from natproxy.nat.rows import EVENT
 from natproxy.records.upstreams import UpstreamsRecord
 from tests.support.control_resources import ControlCase
-from tests.support.upstreams import FakeUpstreams, two
+from tests.support.upstream_records import FakeUpstreams, two
 
 PATH = UpstreamsResource.path
 

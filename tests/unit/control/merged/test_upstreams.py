@@ -8,7 +8,7 @@ from natproxy.control.merged.errors import Refusal
 from natproxy.control.peer import Peer
 from natproxy.control.upstreams import UpstreamsResource
 from tests.support.merged import SILENT, Call, MergedCase
-from tests.support.upstreams import FakeUpstreams
+from tests.support.upstream_records import FakeUpstreams
 
 PATH = UpstreamsResource.path
 
