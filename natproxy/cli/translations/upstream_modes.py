@@ -46,7 +46,8 @@ def set_mode(arguments: Namespace, complain: Callable[[str], object]) -> int:
         raise NotFound(f"there is no upstream {shown(name)!r}; there are {_names(record)}")
     if mode != READY and not arguments.yes and _is_last(record, name):
         complain(
-            f"{shown(name)} is the only upstream that takes commands: without it, they wait, then they are refused"
+            f"{shown(name)} is the only upstream that takes commands:"
+            " without it, they wait, and are then refused"
         )
         if not confirmed(f"Set {shown(name)} to {mode}?", "set its mode all the same"):
             complain("nothing was changed")
