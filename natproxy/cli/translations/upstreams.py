@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from json import dumps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from natproxy.cli.display.text import duration
 from natproxy.cli.output import is_terminal
@@ -134,7 +134,7 @@ def _columns(moment: int) -> list[Column]:
         Column("checked", lambda each: ago(each.last_check), right=True),
         Column("endpoint", _endpoint_text),
         # The column of a reason is cut on a narrow terminal.
-        Column("reason", lambda each: shown(each.last_error)),
+        Column("reason", _reason_text),
     ]
 
 
@@ -149,6 +149,12 @@ def _endpoint_text(upstream: UpstreamRecord) -> str:
     if not upstream.addresses:
         return endpoint
     return f"{endpoint} ({', '.join(map(shown, upstream.addresses))})"
+
+
+def _reason_text(upstream: UpstreamRecord) -> str:
+    """Return why an upstream is down, or may soon be; a failure before its last success is none."""
+    failing = upstream.health == DOWN or upstream.failures_in_row
+    return shown(upstream.last_error if failing else None)
 
 
 def _differences(upstream: UpstreamRecord) -> Iterator[str]:
@@ -169,16 +175,11 @@ def summary(members: object) -> str | None:
     :param members: of ``upstreams`` in the status.
     :return: ``None`` if there are none, or if there is one only and nothing to report.
     """
-    if not isinstance(members, Mapping):
-        return None
-    try:
-        record = UpstreamsRecord.from_json(members)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
+    record = _record_of(members)
     upstreams, queue = record.upstreams, record.queue
-    taking = [each for each in upstreams if each.takes_commands]
-    if not upstreams or (len(upstreams) == len(taking) == 1 and not queue.length):
+    if not upstreams or (len(upstreams) == 1 and all_well(members)):
         return None
+    taking = [each for each in upstreams if each.takes_commands]
     parts = [f"{len(taking):,} up"]
     down = [each for each in upstreams if each.health == DOWN and each.mode == READY]
     if down:
@@ -187,10 +188,22 @@ def summary(members: object) -> str | None:
     for mode, text in MODE_TEXTS.items():
         names = [each.name for each in upstreams if each.mode == mode]
         if names:
-            parts.append(f"{len(names):,} {text} ({_listed(names)})")
+            parts.append(f"{len(names):,} {text} ({', '.join(map(shown, names))})")
     parts.append(f"queue {queue.length:,}")
     return ", ".join(parts)
 
 
-def _listed(names: Iterable[Any]) -> str:
-    return ", ".join(map(shown, names))
+def all_well(members: object) -> bool:
+    """Return whether all upstreams of a status take commands, and no command waits."""
+    record = _record_of(members)
+    return not record.queue.length and all(each.takes_commands for each in record.upstreams)
+
+
+def _record_of(members: object) -> UpstreamsRecord:
+    """Return the upstreams of a status; none if they are missing or malformed."""
+    if not isinstance(members, Mapping):
+        return UpstreamsRecord()
+    try:
+        return UpstreamsRecord.from_json(members)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return UpstreamsRecord()
