@@ -13,6 +13,7 @@ from natproxy.nat import Failed, NATTable, Removed
 from natproxy.proxy.interfaces import Connector
 from natproxy.proxy.loop import LoopGuard
 from natproxy.proxy.protocol import ProxyProtocol
+from natproxy.proxy.retries import Retries
 from natproxy.proxy.resources import Resources, Upstreams
 from natproxy.relay import Relays
 from natproxy.server.admission import Admission
@@ -34,6 +35,7 @@ class ProxyFactory(CommandFactory):
     :param first_command_timeout: seconds that a client may take for its first command; 0
         for no limit but ``idle_timeout``.
     :param wall_clock: returns seconds since the epoch, for the events of the table.
+    :param resume_for: seconds for which a body is tried to be continued; see `Retries`.
     :ivar table: the translations that exist now.
     :ivar resources: what the client connections use.
     :ivar loops: finds out whether the upstream leads back to the proxy.
@@ -50,6 +52,7 @@ class ProxyFactory(CommandFactory):
         relays: Relays | None = None,
         first_command_timeout: float = 0.0,
         wall_clock: Callable[[], float] = time.time,
+        resume_for: float = 0.0,
     ) -> None:
         super().__init__(clock, idle_timeout, admission, first_command_timeout)
         self.table = NATTable(clock.seconds, wall_clock)
@@ -59,6 +62,7 @@ class ProxyFactory(CommandFactory):
             Upstreams(connector),
             relays or Relays(),
             Deadlines(clock, reply_timeout),
+            Retries(clock, resume_for),
             self.minimum_rate,
             self.address_of,
         )

@@ -9,6 +9,7 @@ from natproxy.address import Address
 from natproxy.nat import NATTable
 from natproxy.protocol import Command
 from natproxy.proxy.interfaces import Connector
+from natproxy.proxy.retries import Retries
 from natproxy.relay import Relays
 from natproxy.server.deadlines import Deadlines
 from natproxy.server.minimum_rate import MinimumRate
@@ -47,6 +48,7 @@ class Resources:
     """What the commands of one proxy share.
 
     :ivar replies: the deadlines of upstreams.
+    :ivar retries: what further attempts of commands share.
     :ivar minimum_rate: at which clients must read, and upstreams send.
     :ivar address_of: converts an address of Twisted.
     """
@@ -55,5 +57,6 @@ class Resources:
     upstreams: Upstreams
     relays: Relays
     replies: Deadlines
+    retries: Retries
     minimum_rate: MinimumRate
     address_of: Callable[[object], Address]
