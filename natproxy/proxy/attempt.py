@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ClientFactory
@@ -11,12 +10,10 @@ from twisted.python.failure import Failure
 
 from natproxy.address import Address
 from natproxy.protocol import PROXY_ERROR
+from natproxy.proxy.attempted import Attempted
 from natproxy.proxy.failure import Kind, Loss, explain
 from natproxy.proxy.upstream import UpstreamProtocol
 from natproxy.proxy.upstreams import Upstream
-
-if TYPE_CHECKING:
-    from natproxy.proxy.exchange import Exchange
 
 
 class UpstreamFactory(ClientFactory):
@@ -30,7 +27,7 @@ class UpstreamFactory(ClientFactory):
 
     noisy = False
 
-    def __init__(self, exchange: Exchange, upstream: Upstream) -> None:
+    def __init__(self, exchange: Attempted, upstream: Upstream) -> None:
         self.exchange = exchange
         self.upstream = upstream
         self.connected = False

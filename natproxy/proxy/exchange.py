@@ -16,6 +16,7 @@ from natproxy.protocol import (
     WireError,
 )
 from natproxy.proxy.attempt import UpstreamFactory
+from natproxy.proxy.attempted import Connection
 from natproxy.proxy.failure import Kind, Loss
 from natproxy.proxy.interfaces import Client
 from natproxy.proxy.resources import Resources
@@ -29,7 +30,6 @@ from natproxy.proxy.retries import (
     State,
     may_be_repeated,
 )
-from natproxy.proxy.upstream import UpstreamProtocol
 from natproxy.proxy.upstreams import Upstream
 
 _CONNECT, _CONNECTED, _ENDED = Event.CONNECT, Event.CONNECTED, Event.ENDED
@@ -53,7 +53,7 @@ class Exchange:
     resumption: Resumption | None = None
     _attempt: UpstreamFactory | None = None
     # Of the present attempt, once it is connected.
-    _connection: UpstreamProtocol | None = None
+    _connection: Connection | None = None
     # The header of the reply, while its body is relayed.
     _header: Header | None = None
     _begun_at = 0.0
@@ -99,9 +99,12 @@ class Exchange:
     def cancel(self, outcome: Outcome, reason: str | None = None) -> bool:
         """End the attempt that is under way, or the wait for the next one.
 
-        :return: whether the client's side has been notified.
+        :return: whether the client's side has been, or is being, notified of the end.
         """
         attempt = self._attempt
+        if self.state is State.ENDED:
+            # By a subscriber of the event of its end.
+            return True
         if attempt is not None and attempt.connected:
             self.resources.table.cancel_client(self.client.outbound, outcome)
             return True
@@ -112,7 +115,7 @@ class Exchange:
 
     # What the attempts call.
 
-    def connected(self, connection: UpstreamProtocol) -> None:
+    def connected(self, connection: Connection) -> None:
         """Note that the present attempt has a connection, with an entry in the table."""
         self.state = TRANSITIONS[self.state][_CONNECTED]
         self._connection = connection
@@ -140,10 +143,13 @@ class Exchange:
 
     def finished(self) -> None:
         """Note that the whole reply has been passed on."""
+        self.state = TRANSITIONS[self.state][_ENDED]
+        self._connection = self._attempt = None
         self.upstream.end()
-        if self.resumption is not None:
-            self.resources.retries.resumed_bytes += self.resumption.remaining
-        self._end()
+        if self.earlier is not None:
+            self._stop_timer()
+            if self.resumption is not None:
+                self.resources.retries.resumed_bytes += self.resumption.remaining
 
     def cancelled(self) -> None:
         """Note that the entry of the present attempt has been cancelled."""
@@ -229,7 +235,7 @@ class Exchange:
                 self._schedule = Schedule()
                 if not resuming:
                     self._until = min(self._until, now + retries.resume_for)
-            # Whoever has not failed last is tried first.
+            # The upstreams that have not failed last are tried first.
             self._tried = (self.upstream,)
             delay = max(self._schedule.next_delay(), loss.wait)
         return delay if now + delay < self._until else None
@@ -271,7 +277,7 @@ class Exchange:
         loss = Loss(Kind.FINAL, Outcome.TIMEOUT, text, GATEWAY_TIMEOUT, text)
         connection = self._connection
         if connection is not None:
-            connection.give_up(loss)
+            connection.fail(loss)
             return
         self._cancel_wait()
         self._end_with(loss, None)

@@ -22,10 +22,7 @@ class State(Symbol):
     """How far a command is."""
 
     QUEUED = "queued"
-    """It waits for an upstream: it is new, or every upstream is full, or the last attempt has failed.
-
-    Nothing of the reply has been passed on.
-    """
+    """It waits for its first or its next attempt; nothing of the reply has been passed on."""
     CONNECTING = "connecting"
     """An upstream connection is being made; nothing of the reply has been passed on."""
     SENT = "sent"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -21,7 +19,6 @@ from natproxy.protocol import (
     VERBS,
     AbilitiesReader,
     Body,
-    Command,
     CountedBody,
     Framing,
     Header,
@@ -30,6 +27,7 @@ from natproxy.protocol import (
     parse_header,
     printable,
 )
+from natproxy.proxy.attempted import Attempt, Attempted
 from natproxy.proxy.failure import Kind, Loss, explain_loss
 from natproxy.proxy.header import NO_HEADER_EXPECTED, is_reply_to_header, with_header
 from natproxy.proxy.resumption import Resumption
@@ -37,10 +35,6 @@ from natproxy.proxy.state import TRANSITIONS, Event, State
 from natproxy.proxy.transport import UpstreamTransport
 from natproxy.relay import PeerGone, SocketJob, SocketRelay, SourceShort, Transport, send_at_once
 from natproxy.server.minimum_rate import Sending
-
-if TYPE_CHECKING:
-    from natproxy.proxy.attempt import UpstreamFactory
-    from natproxy.proxy.exchange import Exchange
 
 # Looking up a member of an Enum class is slow before Python 3.12.
 _WAITING, _HEADER, _BODY, _CLOSED = State.WAITING, State.HEADER, State.BODY, State.CLOSED
@@ -51,9 +45,9 @@ _COMPLETED = Outcome.COMPLETED
 
 @implementer(IHandshakeListener)
 class UpstreamProtocol(Protocol):
-    """An upstream connection: sends one command and passes on one reply.
+    """An upstream connection: sends one command and passes on one reply, or the rest of it.
 
-    :param attempt: of the command, to connect.
+    :param attempt: that has led to it.
     :param exchange: the command.
     :param upstream: the address of the other end.
     """
@@ -72,8 +66,8 @@ class UpstreamProtocol(Protocol):
     _features: AbilitiesReader
     """Reads the body in the state ``FEATURES``."""
 
-    def __init__(self, attempt: UpstreamFactory, exchange: Exchange, upstream: Address) -> None:
-        self.factory: UpstreamFactory = attempt
+    def __init__(self, attempt: Attempt, exchange: Attempted, upstream: Address) -> None:
+        self.factory: Attempt = attempt
         self._exchange = exchange
         self._client = exchange.client
         self._resources = exchange.resources
@@ -96,8 +90,8 @@ class UpstreamProtocol(Protocol):
             self.transport.abortConnection()
             return
         factory.connected = True
-        exchange, transport = self._exchange, self.transport
-        resources, client = self._resources, self._client
+        exchange, resources = self._exchange, self._resources
+        client, transport = self._client, self.transport
         if isinstance(transport, UpstreamTransport):
             local = transport.local_address()
         else:
@@ -125,7 +119,7 @@ class UpstreamProtocol(Protocol):
         exchange.connected(self)
         resources.replies.set(self.reply_expired)
         line = exchange.line + b"\n"
-        if factory.upstream.header:
+        if exchange.upstream.header:
             translation = f"{resources.upstreams.boot}:{self._entry.serial}"
             line = with_header(transport, client, translation, line)
         if isinstance(transport, UpstreamTransport):
@@ -174,7 +168,7 @@ class UpstreamProtocol(Protocol):
                 )
             unverified = not self._verified and ISSLTransport.providedBy(self.transport)
             text = explain_loss(reason, unverified, begun=state is not State.WAITING)
-            self._fail(Loss(Kind.LOST, Outcome.UPSTREAM_GONE, text, BAD_GATEWAY, text))
+            self.fail(Loss(Kind.LOST, Outcome.UPSTREAM_GONE, text, BAD_GATEWAY, text))
 
     # What the table, the deadlines and the relay call.
 
@@ -186,14 +180,10 @@ class UpstreamProtocol(Protocol):
         self._exchange.cancelled()
         self._client.reply_broken_off(Outcome.CLIENT_GONE)
 
-    def give_up(self, loss: Loss) -> None:
-        """End an attempt whose header has not been received in time."""
-        self._fail(loss)
-
     def reply_expired(self) -> None:
         """Report that the header, or the ``FEAT`` reply, was not complete in time."""
         text = f"{PROXY_ERROR}the server was silent for {self._resources.replies.seconds:g} s"
-        self._fail(Loss(Kind.LOST, Outcome.TIMEOUT, text, GATEWAY_TIMEOUT, text))
+        self.fail(Loss(Kind.LOST, Outcome.TIMEOUT, text, GATEWAY_TIMEOUT, text))
 
     def body_expired(self) -> None:
         """Abort the reply if the upstream was silent, and not paused by the client."""
@@ -201,7 +191,7 @@ class UpstreamProtocol(Protocol):
         if outbound.paused or outbound.held:
             self._body_received()
             return
-        self._interrupt(Outcome.TIMEOUT, "the upstream {upstream} timed out inside a reply to {client}")
+        self._interrupt("the upstream {upstream} timed out inside a reply to {client}")
 
     @property
     def relayed(self) -> int:
@@ -211,7 +201,7 @@ class UpstreamProtocol(Protocol):
     def sends_too_slowly(self) -> None:
         """Abort the reply: the upstream has sent fewer bytes than the minimum rate."""
         text = "the upstream {upstream} sent fewer than {rate} bytes a second to {client}"
-        self._interrupt(Outcome.TIMEOUT, text, rate=self._resources.minimum_rate.rate)
+        self._interrupt(text, rate=self._resources.minimum_rate.rate)
 
     def relay_ended(self, error: Exception | None) -> None:
         """Finish the command, or continue or abort the reply.
@@ -256,7 +246,7 @@ class UpstreamProtocol(Protocol):
             self._rest_received(data[end + 1 :], header, exchange.resumption)
             return
         error = header.error
-        if error and self.factory.upstream.header and is_reply_to_header(command, error):
+        if error and exchange.upstream.header and is_reply_to_header(command, error):
             self._fail_malformed(NO_HEADER_EXPECTED)
             return
         listing = header.framing is _LISTING
@@ -267,7 +257,7 @@ class UpstreamProtocol(Protocol):
             self._listing_received(data, end, header)
         elif verb is None and header.error is None and data[:end].split()[:1] == [b"OK"]:
             self._log_malformed(f"no framing is known for {printable(command.shown.verb, 80)}")
-            self._fail(Loss(Kind.FINAL, Outcome.ERROR, UNKNOWN_COMMAND, None, UNKNOWN_COMMAND))
+            self.fail(Loss(Kind.FINAL, Outcome.ERROR, UNKNOWN_COMMAND, None, UNKNOWN_COMMAND))
         elif len(data) > end + header.size:
             # Most replies are short: they are complete, and need no relay.
             self._entry.write(data[: end + 1 + header.size])
@@ -281,7 +271,7 @@ class UpstreamProtocol(Protocol):
         """Pass on the rest of a body, or what has been received of it."""
         loss = resumption.check(header)
         if loss is not None:
-            self._fail(loss)
+            self.fail(loss)
             return
         self._resources.table.relaying(self._entry, header.size)
         if self._state is _CLOSED:
@@ -359,7 +349,7 @@ class UpstreamProtocol(Protocol):
         self._resources.table.remove(self._entry, _COMPLETED)
         self._client.reply_finished()
 
-    def _fail(self, loss: Loss) -> None:
+    def fail(self, loss: Loss) -> None:
         """End the attempt: the command has another one, or gets an error in the reply's place."""
         self._close(Event.FAILED)
         self._exchange.failed(loss, self._entry)
@@ -367,7 +357,7 @@ class UpstreamProtocol(Protocol):
     def _fail_malformed(self, reason: str) -> None:
         self._log_malformed(reason)
         text = PROXY_ERROR + reason
-        self._fail(Loss(Kind.FINAL, Outcome.ERROR, text, BAD_GATEWAY, text))
+        self.fail(Loss(Kind.FINAL, Outcome.ERROR, text, BAD_GATEWAY, text))
 
     def _log_malformed(self, reason: str) -> None:
         self._log_error(
@@ -380,12 +370,12 @@ class UpstreamProtocol(Protocol):
             text, upstream=self._upstream, client=self._client.client_address, **fields
         )
 
-    def _interrupt(self, outcome: Outcome, text: str, **fields: object) -> None:
+    def _interrupt(self, text: str, **fields: object) -> None:
         """End the relay when it has handed on what was received; continue or abort the reply."""
         self._log_error(text, **fields)
         self._relay.stop()
         if self._state is _BODY:
-            self._break_off(Loss(Kind.LOST, outcome, "the server was silent or too slow"))
+            self._break_off(Loss(Kind.LOST, Outcome.TIMEOUT, "the server was silent or too slow"))
 
     def _break_off(self, loss: Loss) -> None:
         """End the attempt inside the body: it is continued by another one, or aborted."""

@@ -31,7 +31,7 @@ NEVER = -1.0
 
 
 LEAST_EXTENSION = 1.0
-"""Seconds by which the body's time-out is extended at least, while the client's clocks stand still."""
+"""Seconds by which the body's time-out is extended at least while the clocks stand still."""
 
 
 class ClosingReceiver(SlicedLineReceiver):
