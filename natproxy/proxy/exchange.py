@@ -295,7 +295,9 @@ class Exchange:
         self._stop_timer()
         self._connection = self._attempt = None
         upstream = self.upstream
-        upstream.failed(loss.reason or loss.message)
+        if loss.outcome is not Outcome.CLIENT_GONE:
+            # A client that is gone is no sign of the upstream's health.
+            upstream.failed(loss.reason or loss.message)
         upstream.end()
 
     def _end_with(self, loss: Loss, entry: NATEntry | None) -> None:

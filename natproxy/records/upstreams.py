@@ -27,12 +27,12 @@ class UpstreamRecord(NamedTuple):
     :ivar endpoint: where it is, as configured.
     :ivar health: ``up`` or ``down``.
     :ivar mode: one of `MODES`.
-    :ivar since: when the health or the mode has changed last, or the daemon was started.
+    :ivar since: when the health has changed last, or the daemon was started.
     :ivar active: commands that are sent to it, or wait for its reply, now.
     :ivar limit: commands that it may have at the same time; ``None`` for any number.
     :ivar commands: tries of commands so far.
     :ivar failures: those of them that have failed.
-    :ivar failures_in_row: failed tries and checks since the last one that did not.
+    :ivar failures_in_row: tries that have failed since the last one that did not.
     :ivar checks: health checks so far.
     :ivar failed_checks: those of them that have failed.
     :ivar last_check: when the last one ended; ``None`` if there was none.

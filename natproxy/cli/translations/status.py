@@ -97,6 +97,10 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if status.get("table") is not None:
         yield "in flight", _value("table", status["table"])
     yield from _commands(_mapping(status.get("commands")))
+    retries = _mapping(_mapping(status.get("counters")).get("retries"))
+    found = _counts({name: retries.get(name) for name in ("retried", "interrupted", "resumed")})
+    if found:
+        yield "retries", found
     yield from _cache(_mapping(_mapping(status.get("counters")).get("cache")))
     ring = _mapping(status.get("ring"))
     first, following = ring.get("first"), ring.get("next")

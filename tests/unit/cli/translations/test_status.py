@@ -54,3 +54,15 @@ class UpstreamsTests(SynchronousTestCase):
     def test_malformed_members_are_not_shown(self) -> None:
         for members in (None, 1, [], {}, {"upstreams": 1, "queue": {}}, {"upstreams": [{}]}):
             self.assertEqual(self.lines(members), [], members)
+
+
+class RetriesTests(SynchronousTestCase):
+    def test_only_what_has_happened(self) -> None:
+        retries = {"retried": 0, "interrupted": 2, "resumed": 1, "resumed_bytes": 7}
+        for counts, expected in (
+            (retries, ["retries:    2 interrupted, 1 resumed"]),
+            (dict.fromkeys(retries, 0), []),
+            ([], []),
+        ):
+            lines = status_lines({"kind": "proxy", "counters": {"retries": counts}})
+            self.assertEqual([line for line in lines if line.startswith("retries:")], expected)
