@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from itertools import pairwise
 from typing import Any
 
@@ -199,3 +201,14 @@ class EndTests(CheckCase):
         self.assertFalse(first.aborted)
         protocol.dataReceived(FEAT_REPLY)
         self.assert_ended(None)
+
+
+class OwnFailureTests(CheckCase):
+    def test_proxy_without_a_free_port_or_descriptor_blames_no_upstream(self) -> None:
+        for code in (errno.EADDRNOTAVAIL, errno.EMFILE):
+            self.prepare()
+            reason = error.getConnectError((code, os.strerror(code)))
+            self.attempt.factory.clientConnectionFailed(None, Failure(reason))
+            self.assertIs(self.check.stage, Stage.ENDED)
+            self.assertEqual((self.ended, self.upstream.checks), (1, 0))
+            self.assertEqual(self.clock.getDelayedCalls(), [])
