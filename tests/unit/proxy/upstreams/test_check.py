@@ -19,7 +19,8 @@ from zope.interface import directlyProvides
 from natproxy.protocol import EMPTY_RESPONSE, MAX_LINE, VERSION_1
 from natproxy.proxy.header import LOCAL, NO_HEADER_EXPECTED
 from natproxy.proxy.upstreams import Target, Upstream, Upstreams
-from natproxy.proxy.upstreams.check import HealthCheck, Stage
+from natproxy.proxy.upstreams.check import TRANSITIONS, HealthCheck, Stage
+from tests.support.state_diagrams import documented_diagrams, state_diagram
 from tests.support.upstreams import FEAT_REPLY, VERSION_2, PlayedConnector
 
 
@@ -52,6 +53,11 @@ class CheckCase(SynchronousTestCase):
         self.assertEqual(self.connected, set())
         if self.attempt.protocol is not None:
             self.assertTrue(self.attempt.wire.aborted)
+
+
+class DiagramTests(SynchronousTestCase):
+    def test_documentation_shows_the_table(self) -> None:
+        self.assertIn(state_diagram(TRANSITIONS, Stage.CONNECTING), documented_diagrams())
 
 
 class PassTests(CheckCase):
