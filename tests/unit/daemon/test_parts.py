@@ -23,6 +23,7 @@ from natproxy.daemon.reload import Reloader, Result
 from natproxy.daemon.service import DrainingService
 from natproxy.journal.maintenance import Maintenance
 from natproxy.protocol import Command
+from natproxy.proxy.resolution import AddressCache
 from natproxy.relay import Method, Relays
 from natproxy.settings import SettingError
 from natproxy.tokens.entries import new_token
@@ -98,6 +99,7 @@ PROXY: Effects = {
         lambda service: _upstream(service).header,
         True,
     ),
+    "upstream_lookup": (29, lambda service: _resolver(service).interval, 29.0),
     "upstream_connections": (28, lambda service: _upstream(service).limit, 28),
     "upstream": ("tcp:127.0.0.2:1", lambda service: _connector(service).address, ("127.0.0.2", 1)),
 }
@@ -123,6 +125,18 @@ def _method(relays: Relays) -> Method:
 def _upstreams(service: DrainingService) -> Any:
     factory: Any = service.factory
     return factory.resources.upstreams
+
+
+def _resolver(service: DrainingService) -> Any:
+    assert service.reloader is not None
+    (settings,) = service.reloader.settings
+    (names,) = [
+        bound
+        for part in settings._parts
+        for bound in getattr(part, "args", ())
+        if isinstance(bound, AddressCache)
+    ]
+    return names
 
 
 def _upstream(service: DrainingService) -> Any:
