@@ -19,9 +19,11 @@ class LocalUpstreams:
     """The upstreams of one process; a `natproxy.control.interfaces.UpstreamSource`.
 
     :param wall_clock: returns seconds since the epoch.
+    :ivar addresses: returns what is known of the name in an endpoint's string.
     """
 
     def __init__(self, group: Upstreams, wall_clock: Callable[[], float] = time.time) -> None:
+        self.addresses: Callable[[str], tuple[str, ...]] = lambda endpoint: ()
         self._group = group
         self._wall_clock = wall_clock
 
@@ -31,7 +33,9 @@ class LocalUpstreams:
         offset = self._wall_clock() - self._group.seconds()
         queue = self._group.queue
         return UpstreamsRecord(
-            tuple(_record_of(each, offset) for each in self._group),
+            tuple(
+                _record_of(each, offset, self.addresses(each.description)) for each in self._group
+            ),
             QueueRecord(
                 len(queue),
                 queue.length,
@@ -50,10 +54,11 @@ class LocalUpstreams:
             raise KeyError(name)
 
 
-def _record_of(upstream: Upstream, offset: float) -> UpstreamRecord:
+def _record_of(upstream: Upstream, offset: float, addresses: tuple[str, ...]) -> UpstreamRecord:
     """Return the record of an upstream.
 
     :param offset: seconds to add to a time of the group's clock.
+    :param addresses: of its host name.
     """
     abilities, checked = upstream.abilities, upstream.last_check
     return UpstreamRecord(
@@ -75,6 +80,7 @@ def _record_of(upstream: Upstream, offset: float) -> UpstreamRecord:
         verbs=None
         if abilities is None
         else tuple(sorted(verb.decode("ascii") for verb in abilities.verbs)),
+        addresses=addresses,
     )
 
 

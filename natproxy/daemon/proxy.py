@@ -33,6 +33,7 @@ from natproxy.daemon.service import (
     TwistdService,
     startup_errors,
 )
+from natproxy.daemon.upstream_settings import default_name
 from natproxy.daemon.workers.daemon import of_processes
 from natproxy.daemon.workers.share import ALONE, Share
 from natproxy.proxy.factory import ProxyFactory
@@ -113,6 +114,7 @@ def make_proxy_process(
     )
     observation = ProxyObservation(reactor, proxy, factory, config, kind, observers)
     observation.share = share
+    observation.upstreams.addresses = lambda endpoint: names.known(default_name(endpoint))
     proxy.companion = observation
     settings = LiveSettings(
         config,

@@ -42,6 +42,7 @@ class ProxyObservation(Observation):
     """Control socket, web endpoints, metrics, journal and ident service of a proxy.
 
     :param factory: has the table.
+    :ivar upstreams: those of the proxy, as they are shown.
     :ivar journal: ``None`` if there is none.
     """
 
@@ -64,7 +65,7 @@ class ProxyObservation(Observation):
         self._factory = factory
         self._ring: EventRing | None = None
         self._health: HealthEvents | None = None
-        self._upstreams = LocalUpstreams(factory.resources.upstreams, self.wall_clock)
+        self.upstreams = LocalUpstreams(factory.resources.upstreams, self.wall_clock)
         self._ident_endpoints = listening_endpoints(reactor, config, "ident")
         self.endpoints += self._ident_endpoints
         self._ident = ObserverFactory(reactor, observers.ident, "ident service")
@@ -166,7 +167,7 @@ class ProxyObservation(Observation):
         observed.table = table
         observed.ring = self._ring
         observed.history = self._history(table)
-        observed.upstreams = self._upstreams
+        observed.upstreams = self.upstreams
         if isinstance(self.metrics, ProxyMetrics):
             observed.reconcile = self.metrics.reconcile
         if self.share.workers > 1 and self.journal is not None:
@@ -201,7 +202,7 @@ class ProxyObservation(Observation):
         return {
             **super().status(),
             "upstream": " ".join(one.endpoint for one in self._proxy_config.upstream),
-            "upstreams": self._upstreams.record().json(),
+            "upstreams": self.upstreams.record().json(),
             "table": len(self._factory.table),
             "ring": None if ring is None else {"first": ring.first, "next": ring.next},
             "position": None if ring is None else self._position(ring),

@@ -88,6 +88,12 @@ class AddressCache:
             name.look_up(self._seconds)
         return _Resolution(hostName)
 
+    def known(self, place: str) -> tuple[str, ...]:
+        """Return the addresses of ``HOST:PORT``, as they are tried; none if none is known."""
+        host, _, port = place.rpartition(":")
+        name = self._names.get((host, int(port))) if port.isdecimal() else None
+        return () if name is None else tuple(each.host for each in name.addresses)
+
     def prefer(self, host: str, port: int, address: str) -> None:
         """Try an address of a name first from now on: a connection to it has been made."""
         name = self._names.get((host, port))

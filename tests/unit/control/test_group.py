@@ -78,6 +78,12 @@ class LocalUpstreamsTests(GroupCase):
         self.assertEqual(second.since, (WALL + 11) * 1_000_000)
         self.assertEqual((second.checks, second.failed_checks), (2, 2))
 
+    def test_addresses_of_a_name(self) -> None:
+        known = {"tcp:10.0.0.1:1": ("10.0.0.5", "::5")}
+        self.source.addresses = lambda endpoint: known.get(endpoint, ())
+        found = [each.addresses for each in self.source.record().upstreams]
+        self.assertEqual(found, [("10.0.0.5", "::5"), ()])
+
     def test_queue(self) -> None:
         class Waiter:
             command: Any = None
