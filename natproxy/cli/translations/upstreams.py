@@ -154,7 +154,7 @@ def _endpoint_text(upstream: UpstreamRecord) -> str:
 def _reason_text(upstream: UpstreamRecord) -> str:
     """Return why an upstream is down, or may soon be; a failure before its last success is none."""
     failing = upstream.health == DOWN or upstream.failures_in_row
-    return shown(upstream.last_error if failing else None)
+    return shown((failing and upstream.last_error) or None)
 
 
 def _differences(upstream: UpstreamRecord) -> Iterator[str]:
