@@ -108,6 +108,7 @@ class Upstreams:
                 moved = member.description != target.description
                 member.use(target)
                 if moved:
+                    self.checks.forget(member)
                     member.reset("it has another endpoint")
             members.append(member)
         self._members = tuple(members)
@@ -204,6 +205,7 @@ class Upstreams:
         if len(self._members) > 1:
             self.common = common_abilities(filter(None, (each.abilities for each in eligible)))
         self._by_verb = _by_verb(eligible)
+        self.queue.open = bool(eligible)
         self._check()
         self.queue.wake()
 
