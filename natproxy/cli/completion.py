@@ -24,6 +24,7 @@ from natproxy.cli.options import (
     REMOTE,
     REMOTE_DIRECTORY,
     TIME,
+    UPSTREAM,
 )
 from natproxy.cli.parsing import commands_of
 from natproxy.cli.shell.quoting import quoted
@@ -92,7 +93,7 @@ def remote_paths(prefix: str, action: Action, parsed_args: Namespace, **_: objec
 
 
 def observed_words(prefix: str, action: Action, parsed_args: Namespace, **_: object) -> list[str]:
-    """Return daemons, columns, times, or words of a filter that begin with a prefix."""
+    """Return daemons, columns, times, upstreams, or words of a filter that begin with a prefix."""
     from natproxy.cli.translations import candidates
 
     if action.metavar == DAEMON:
@@ -101,6 +102,8 @@ def observed_words(prefix: str, action: Action, parsed_args: Namespace, **_: obj
         found = candidates.columns(prefix)
     elif action.metavar == TIME:
         found = list(candidates.TIMES)
+    elif action.metavar == UPSTREAM:
+        found = candidates.upstream_names(parsed_args)
     else:
         found = candidates.filter_words(prefix, parsed_args.filter or ())
     return [each for each in found if each.startswith(prefix)]

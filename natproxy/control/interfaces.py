@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from natproxy.nat.ring import EventRing
 from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Origin, Record
+from natproxy.records.upstreams import UpstreamsRecord
 from natproxy.records.whois import WhoisQuery, WhoisReply
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class TableSource(Protocol):
 
     def holding(self, port: int) -> tuple[Record, ...]:
         """Return the entries with a local port of the proxy, usually none or one."""
+        ...
+
+    def waiting(self) -> list[Record]:
+        """Return the last translations of the commands that are between two attempts."""
         ...
 
     def kill(self, records: list[Record], reason: str) -> list[Record]:
@@ -76,6 +81,21 @@ class History(Lookups, Protocol):
         ...
 
 
+class UpstreamSource(Protocol):
+    """The upstreams of this process."""
+
+    def record(self) -> UpstreamsRecord:
+        """Return how they are now."""
+        ...
+
+    def set_mode(self, name: str, mode: str) -> None:
+        """Set the mode of one: `natproxy.records.upstreams.MODES`.
+
+        :raises KeyError: if there is none with the name.
+        """
+        ...
+
+
 @dataclass
 class Observed:
     """A daemon, as the resources show it.
@@ -98,6 +118,9 @@ class Observed:
     :ivar counted: returns what a worker has counted, for its master; likewise.
     :ivar reload: reads the settings again, for a cause that is logged, or only returns what that
         would change; fires with the members of the reply to ``/v1/reload``.
+    :ivar upstreams: ``None`` for a file server, and for a master.
+    :ivar keep_mode: of a master: notes the mode of an upstream, by its name, for the workers that
+        are started later.
     """
 
     kind: str
@@ -114,3 +137,5 @@ class Observed:
     note: Callable[[str, int | None, int | None], object] | None = None
     flush: Callable[[], Deferred[int]] | None = None
     counted: Callable[[], Deferred[dict[str, Any]]] | None = None
+    upstreams: UpstreamSource | None = None
+    keep_mode: Callable[[str, str], object] | None = None

@@ -13,6 +13,7 @@ from natproxy.records import filter as filters
 from natproxy.records.filter import FilterError
 from natproxy.records.filter.hosts import check_host
 from natproxy.records.times import TimeError, parse_moment
+from natproxy.records.upstreams import MODES
 from natproxy.records.whois import WhoisQuery
 
 MOST = 1 << 40
@@ -186,6 +187,27 @@ def read_action(text: Any, now: int) -> str:
     """
     if text not in ("drain", "reload"):
         raise ValueError("neither drain nor reload")
+    return str(text)
+
+
+def read_name(text: Any, now: int) -> str:
+    """Return the name of an upstream.
+
+    :raises ValueError: if it is no text, or too long for one.
+    """
+    name = _text(text)
+    if not 0 < len(name) <= LONGEST:
+        raise ValueError(f"a name has 1 to {LONGEST} characters")
+    return name
+
+
+def read_mode(text: Any, now: int) -> str:
+    """Return the mode of an upstream.
+
+    :raises ValueError: if there is no such mode.
+    """
+    if text not in MODES:
+        raise ValueError(f"neither {' nor '.join(MODES)}")
     return str(text)
 
 

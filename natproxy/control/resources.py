@@ -30,6 +30,7 @@ from natproxy.control.parameters import (
     read_moment,
 )
 from natproxy.control.stream import Body, Piece, paged
+from natproxy.control.upstreams import UpstreamModesResource, UpstreamsResource
 from natproxy.control.whois import WhoisResource
 from natproxy.records.queries import HistoryQuery
 from natproxy.records.record import Record, format_time
@@ -251,6 +252,8 @@ def resources_of(context: Context, actions: bool) -> list[JSONResource]:
         found += [WhoisResource(context), HistoryResource(context)]
     if observed.reconcile is not None:
         found.append(ReconcileResource(context))
+    if observed.upstreams is not None:
+        found.append(UpstreamModesResource(context) if actions else UpstreamsResource(context))
     if actions:
         if observed.table is not None and observed.ring is not None:
             found.append(KillResource(context))

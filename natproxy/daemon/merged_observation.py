@@ -7,7 +7,7 @@ the lock of the journal's directory; the workers write the segments.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -84,6 +84,7 @@ class MergedObservation(Observation):
         self._begin -= max(0.0, self._started - workers.started)
         self._started = workers.started
         self._fleet = Fleet(reactor, Reachable(workers))
+        self._keep_mode: Callable[[str, str], object] = workers.keep_mode
         self._tally: Tally | None = None
         self._claim: int | None = None
         # The working directory may change before the journal is opened.
@@ -203,6 +204,7 @@ class MergedObservation(Observation):
             lambda: self.daemon.end("drain requested on the control socket"),
             note=self._note if self.shown_kind == "proxy" else None,
             reload=self._reload,
+            keep_mode=self._keep_mode,
         )
 
     def _note(self, event: str, uid: int | None, pid: int | None) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 
+from natproxy.control.group import HealthEvents, LocalUpstreams
 from natproxy.control.interfaces import History, Observed
 from natproxy.control.table import LocalTable
 from natproxy.daemon.config import DaemonConfig
@@ -41,6 +42,7 @@ class ProxyObservation(Observation):
     """Control socket, web endpoints, metrics, journal and ident service of a proxy.
 
     :param factory: has the table.
+    :ivar upstreams: those of the proxy, as they are shown.
     :ivar journal: ``None`` if there is none.
     """
 
@@ -62,6 +64,8 @@ class ProxyObservation(Observation):
         self._proxy_config = config
         self._factory = factory
         self._ring: EventRing | None = None
+        self._health: HealthEvents | None = None
+        self.upstreams = LocalUpstreams(factory.resources.upstreams, self.wall_clock)
         self._ident_endpoints = listening_endpoints(reactor, config, "ident")
         self.endpoints += self._ident_endpoints
         self._ident = ObserverFactory(reactor, observers.ident, "ident service")
@@ -96,6 +100,8 @@ class ProxyObservation(Observation):
                 wall_clock=self.wall_clock,
                 every_name=config.journal_names == ALL_NAMES,
             )
+            group = self._factory.resources.upstreams
+            self._health = HealthEvents(group, self._ring, self.wall_clock)
 
     def start(self) -> None:
         """Log the ident service as well."""
@@ -148,6 +154,8 @@ class ProxyObservation(Observation):
             await maybeDeferred(port.stopListening)
         await self._ident.close()
         await super().stop()
+        if self._health is not None:
+            self._health.close()
         if self._ring is not None:
             self._ring.close()
 
@@ -159,6 +167,7 @@ class ProxyObservation(Observation):
         observed.table = table
         observed.ring = self._ring
         observed.history = self._history(table)
+        observed.upstreams = self.upstreams
         if isinstance(self.metrics, ProxyMetrics):
             observed.reconcile = self.metrics.reconcile
         if self.share.workers > 1 and self.journal is not None:
@@ -192,7 +201,8 @@ class ProxyObservation(Observation):
         ring, journal = self._ring, self.journal
         return {
             **super().status(),
-            "upstream": self._proxy_config.upstream,
+            "upstream": " ".join(one.endpoint for one in self._proxy_config.upstream),
+            "upstreams": self.upstreams.record().json(),
             "table": len(self._factory.table),
             "ring": None if ring is None else {"first": ring.first, "next": ring.next},
             "position": None if ring is None else self._position(ring),

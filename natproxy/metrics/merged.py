@@ -21,11 +21,17 @@ LARGEST = (
     "upstream_ports",
     "upstream_ports_used",
     "upstream_time_wait",
+    "queue_wait_seconds",
 )
 """Gauges, without the prefix, of which the largest value counts: of a directory, or of the host."""
 
-SMALLEST = ("certificate_expiry_seconds", "upstream_ports_free")
-"""Likewise, the smallest one."""
+SMALLEST = (
+    "certificate_expiry_seconds",
+    "upstream_ports_free",
+    "upstream_up",
+    "upstream_ready",
+)
+"""Likewise, the smallest one: an upstream is up if it is for every worker."""
 
 SHARED = frozenset(("bounds", "ports"))
 """Members of which those of one process count: the ports are those of the host."""

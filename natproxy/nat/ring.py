@@ -170,10 +170,12 @@ class EventRing:
         reason: str | None = None,
         serial: int | None = None,
     ) -> None:
-        """Add an administrator's action: ``kill``, ``drain`` or ``reload``.
+        """Add an administrator's action, such as ``kill``, or a change of an upstream's health.
 
         :param time: seconds since the epoch.
-        :param reason: the request, such as the text of a filter.
+        :param uid: of the administrator; ``None`` if there is none.
+        :param pid: likewise.
+        :param reason: the request, such as the text of a filter, or what has happened.
         """
         self._note(self._act, event, time, uid, pid, reason, serial)
 
@@ -279,6 +281,7 @@ class EventRing:
                 verb,
                 name,
                 entry.identity,
+                None if entry.earlier is None else entry.earlier.plain(),
             ),
             None,
             0,
@@ -339,6 +342,7 @@ class EventRing:
         verb, name = self.verb_and_name(event.command)
         self._count(name)
         client, client_port = event.client
+        earlier = None if event.earlier is None else event.earlier.plain()
         self._add(
             (
                 self._next,
@@ -346,7 +350,7 @@ class EventRing:
                 event.serial,
                 microseconds_of(event.time),
                 microseconds_of(event.time - duration),
-                (client, client_port, None, None, None, None, verb, name, event.identity),
+                (client, client_port, None, None, None, None, verb, name, event.identity, earlier),
                 None,
                 event.sent,
                 event.outcome.value,

@@ -17,6 +17,7 @@ from natproxy.records.record import Record
 from natproxy.records.whois import FOUND, NOBODY, WhoisReply
 from tests.support.commands import CommandCase
 from tests.support.control_server import ControlServer, Request, document, lines
+from tests.support.upstream_records import FakeUpstreams
 
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
@@ -59,6 +60,7 @@ class FakeDaemon:
     :ivar follow: yields the members of the events that follow them.
     :ivar answers: of ``/v1/whois`` by port.
     :ivar status: members of ``/v1/status``.
+    :ivar upstreams: of ``/v1/upstreams``.
     :ivar reloaded: members of the reply to ``/v1/reload``.
     :ivar before: called with each request.
     :ivar path: of its socket, if a test sets it.
@@ -72,6 +74,7 @@ class FakeDaemon:
         self.follow: Callable[[], Iterator[dict[str, Any]]] = lambda: iter(())
         self.answers: dict[int, WhoisReply] = {}
         self.status: dict[str, Any] = {"kind": "proxy", "name": "proxy-9000", "boot": "boot"}
+        self.upstreams = FakeUpstreams()
         self.reloaded: dict[str, Any] = {"changed": [], "restart": [], "errors": []}
         self.before: Callable[[Request], object] = lambda request: None
 
@@ -133,6 +136,12 @@ class FakeDaemon:
     def _reload(self, request: Request) -> Iterable[bytes]:
         status = "422 Unprocessable Content" if self.reloaded["errors"] else "200 OK"
         return document(self.reloaded, status)
+
+    def _upstreams(self, request: Request) -> Iterable[bytes]:
+        if request.method == "POST":
+            members = json.loads(request.body)
+            self.upstreams.set_mode(members["upstream"], members["mode"])
+        return document(self.upstreams.now.json())
 
     def _drain(self, request: Request) -> Iterable[bytes]:
         self.status["draining"] = True

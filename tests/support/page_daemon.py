@@ -34,6 +34,7 @@ from natproxy.records.record import Origin
 from natproxy.storage import LocalStorage
 from natproxy.tokens.entries import TokenEntry, Tokens
 from natproxy.web.site import web_site
+from tests.support.upstream_records import two
 
 HOST = "127.0.0.1"
 BEGUN = time.monotonic()
@@ -92,6 +93,7 @@ def status_of(origin: Origin, kind: str, ring: EventRing | None) -> dict[str, An
         "draining": False,
         "clients": 1,
         "ring": None if ring is None else {"first": ring.first, "next": ring.next},
+        "upstreams": None if ring is None else two().json(),
         "position": ring and f"{origin.worker}:{ring.next - 1}:{origin.boot}",
         # As `Observation.status` has it: the page shows the range of ports, and their free ones.
         "commands": {"total": 12, "sent": 3000, "verbs": {"GET": {"completed": 12, "sent": 3000}}},

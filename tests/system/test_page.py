@@ -189,6 +189,8 @@ def test_rows_appear_and_go_without_reloading(
     expect(page.locator("#clients tr").first).to_contain_text("127.0.0.2")
     over = "Over a limit: 2 delayed now, 10.0.0.9 (client.commands)"
     expect(page.locator("#limits")).to_have_text(over)
+    upstreams = "upstreams: 1 up, 1 down (files-b: connection refused), queue 0"
+    expect(page.locator("#details")).to_contain_text(upstreams)
     page.get_by_role("button", name="Bytes").click()
     expect(page.locator("th[aria-sort=descending]")).to_have_text("Bytes")
 

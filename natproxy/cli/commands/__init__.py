@@ -28,6 +28,7 @@ from natproxy.cli.commands.table import Table
 from natproxy.cli.commands.token import Token
 from natproxy.cli.commands.top import Top
 from natproxy.cli.commands.up import Up
+from natproxy.cli.commands.upstreams import Upstreams
 from natproxy.cli.commands.whois import Whois
 
 CLIENT_COMMANDS: tuple[Command, ...] = (
@@ -50,6 +51,7 @@ OBSERVING_COMMANDS: tuple[Command, ...] = (
     History(),
     Export(),
     Kill(),
+    Upstreams(),
     Drain(),
     Reload(),
     Status(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 
 from natproxy.cli.command import Command
 from natproxy.cli.interrupts import stopped
@@ -12,30 +12,13 @@ from natproxy.cli.options import (
     add_filter_options,
     add_format_options,
 )
+from natproxy.cli.watching import add_watch_option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from natproxy.cli.context import Sessions
 
 SORTS = ("age", "bytes", "rate", "client")
-INTERVAL = 2.0
-"""Seconds between two states of ``--watch``."""
-
-
-def seconds(text: str) -> float:
-    """Return the seconds of an interval.
-
-    :raises ArgumentTypeError: if it is malformed, too short or too long.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.1 <= value <= 86400:
-        raise ArgumentTypeError(
-            f"'{text}': must be from 0.1 to 86400 seconds; a filter is written before --watch"
-        )
-    return value
 
 
 class Table(Command):
@@ -54,14 +37,7 @@ class Table(Command):
         )
         add_columns_option(parser)
         add_format_options(parser)
-        parser.add_argument(
-            "--watch",
-            metavar="SECONDS",
-            nargs="?",
-            type=seconds,
-            const=INTERVAL,
-            help=f"repeat at this interval (default: {INTERVAL:g} s); rates are those between",
-        )
+        add_watch_option(parser, "; rates are those between")
         add_control_options(parser)
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:

@@ -11,6 +11,7 @@ from natproxy.cli.top.state import Top
 from natproxy.cli.translations.columns import columns_of
 from natproxy.cli.translations.tables import Table
 from natproxy.cli.translations.texts import fitted, shown, width
+from natproxy.cli.translations.upstreams import all_well, summary
 
 COLUMNS = ("serial", "port", "client", "verb", "name", "bytes", "rate", "age", "state")
 
@@ -42,10 +43,11 @@ class Line(NamedTuple):
 def lines(top: Top, columns: int, height: int) -> list[Line]:
     """Return the lines of the screen, each with at most this many columns."""
     found = [Line(_title(top), "bold"), Line(_totals(top))]
-    over = _over_limits(top)
-    if over:
-        found.append(Line(over, "yellow"))
-    most = max(1, height - RESERVED - bool(over))
+    notices = [line for line in (_upstreams(top), _over_limits(top)) if line.text]
+    # On a small screen, one row is more important.
+    notices = notices[: max(0, height - RESERVED - 1)]
+    found += notices
+    most = max(1, height - RESERVED - len(notices))
     rows = _entries(top, columns, most) if top.group is None else _groups(top, columns, most)
     found += rows
     found += [Line("")] * (height - 2 - len(found))
@@ -94,7 +96,14 @@ def _totals(top: Top) -> str:
     return "  ".join(parts)
 
 
-def _over_limits(top: Top) -> str:
+def _upstreams(top: Top) -> Line:
+    """Return how the upstreams are; an empty line for one that takes commands."""
+    members = None if top.sample is None else top.sample.status.get("upstreams")
+    text = summary(members)
+    return Line("" if text is None else f"upstreams: {text}", "" if all_well(members) else "yellow")
+
+
+def _over_limits(top: Top) -> Line:
     """Return which clients were over a limit lately, the last one first; empty if none was."""
     limits = _member(_member({} if top.sample is None else top.sample.status, "counters"), "limits")
     parts = []
@@ -105,7 +114,7 @@ def _over_limits(top: Top) -> str:
         age = client.get("age") if isinstance(client, Mapping) else None
         if isinstance(age, (int, float)) and age < RECENT:
             parts.append(f"{shown(client.get('client'))} ({shown(client.get('limit'))})")
-    return f"over limits: {'  '.join(parts)}" if parts else ""
+    return Line(f"over limits: {'  '.join(parts)}" if parts else "", "yellow")
 
 
 def _member(members: Mapping[str, Any], name: str) -> Mapping[str, Any]:

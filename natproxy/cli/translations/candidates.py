@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 
 from natproxy.cli.translations.columns import names
+from natproxy.cli.translations.sources import PROXY
+from natproxy.client.control.daemon import Daemon
 from natproxy.client.control.finding import Search
+from natproxy.client.errors import ClientError
 from natproxy.protocol import VERBS
 from natproxy.records.filter.members import MEMBERS
 
 KEYWORDS = ("and", "or", "not")
 
+
+TIMEOUT = 1.0
+"""Seconds to wait for a daemon: the user does."""
 
 TIMES = ("now", "today", "yesterday")
 """Times that are words."""
@@ -19,6 +26,15 @@ TIMES = ("now", "today", "yesterday")
 def daemon_names() -> list[str]:
     """Return the names of the daemons that have a socket, whether or not they run."""
     return sorted({place.name for place in Search().sockets()})
+
+
+def upstream_names(arguments: Namespace) -> list[str]:
+    """Return the names of the upstreams of the proxy that options select; none if none replies."""
+    try:
+        path = Search().daemon(arguments.control, arguments.name, PROXY).path
+        return [each.name for each in Daemon(path, TIMEOUT).upstreams().upstreams]
+    except ClientError:
+        return []
 
 
 def columns(typed: str) -> list[str]:

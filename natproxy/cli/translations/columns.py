@@ -35,15 +35,15 @@ class Column(NamedTuple):
     """A column of a table for people.
 
     :ivar title: its name.
-    :ivar text: returns the text of a record.
+    :ivar text: returns the text of a record, of whatever kind the table has.
     :ivar right: whether it is aligned to the right.
     :ivar short: returns a shorter text, for a narrow terminal; ``None`` if there is none.
     """
 
     title: str
-    text: Callable[[Record], str]
+    text: Callable[[Any], str]
     right: bool = False
-    short: Callable[[Record], str] | None = None
+    short: Callable[[Any], str] | None = None
 
 
 NUMBERS = ("serial", "seq", "command", "attempt", "worker", "uid", "pid", "files")

@@ -18,6 +18,9 @@ from natproxy.records.whois import FOUND, UNKNOWN, Gap, WhoisQuery, WhoisReply
 
 EVENT_WIDTH = len("registered")
 
+HEALTH = ("upstream-up", "upstream-down")
+"""Events that are no administrator's."""
+
 
 def whois_lines(query: WhoisQuery, found: WhoisReply, live: bool = True) -> list[str]:
     """Return who held a port, a line for each translation, and what is not known.
@@ -118,6 +121,8 @@ def _lost(event: LostEvents) -> str:
 def _about(event: Record) -> str:
     """Return what an event is about."""
     if event.client is None:
+        if event.event in HEALTH:
+            return shown(event.reason)
         target = f"#{event.serial} " if event.serial else ""
         reason = f": {shown(event.reason)}" if event.reason else ""
         return f"{target}by uid {shown(event.uid)} (pid {shown(event.pid)}){reason}"

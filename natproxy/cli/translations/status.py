@@ -9,6 +9,7 @@ from typing import Any
 
 from natproxy.cli.display.text import amount, duration
 from natproxy.cli.translations.texts import precise, shown
+from natproxy.cli.translations.upstreams import summary
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.control.finding import Search
 from natproxy.client.errors import ClientError
@@ -73,6 +74,9 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "listens", _value("listen", status.get("listen"))
     if status.get("upstream") is not None:
         yield "upstream", _value("upstream", status["upstream"])
+    upstreams = summary(status.get("upstreams"))
+    if upstreams is not None:
+        yield "upstreams", upstreams
     admission = _mapping(_mapping(status.get("counters")).get("clients"))
     most = f" of {_value('limit', admission['limit'])} at most" if admission.get("limit") else ""
     draining = ", draining" if status.get("draining") else ""
@@ -93,6 +97,10 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if status.get("table") is not None:
         yield "in flight", _value("table", status["table"])
     yield from _commands(_mapping(status.get("commands")))
+    retries = _mapping(_mapping(status.get("counters")).get("retries"))
+    found = _counts({name: retries.get(name) for name in ("retried", "interrupted", "resumed")})
+    if found:
+        yield "retries", found
     yield from _cache(_mapping(_mapping(status.get("counters")).get("cache")))
     ring = _mapping(status.get("ring"))
     first, following = ring.get("first"), ring.get("next")

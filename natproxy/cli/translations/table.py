@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from argparse import Namespace
@@ -20,19 +19,15 @@ from natproxy.cli.translations.columns import (
     ordered,
     parse_columns,
 )
-from natproxy.cli.translations.query import now
+from natproxy.cli.translations.screen import clear, draw, time_text
 from natproxy.cli.translations.sources import proxy_of, report_missing
 from natproxy.cli.translations.tables import Table, terminal_columns, write_csv
-from natproxy.cli.translations.texts import fitted, width
 from natproxy.client.errors import CannotConnect, ConnectionBroken, Unavailable
 from natproxy.records.formats import TRANSLATION_MEMBERS
 from natproxy.records.record import Record
 
 if TYPE_CHECKING:
     from typing import NoReturn
-
-HOME, TO_END_OF_LINE, TO_END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
-CLEAR = "\x1b[2J"
 
 
 class Sampler:
@@ -110,7 +105,7 @@ class TableReport:
         reported: set[int] = set()
         on_terminal = is_terminal(sys.stdout) and not (self._json or self._csv)
         if on_terminal:
-            sys.stdout.write(CLEAR)
+            clear()
         while True:
             started = time.monotonic()
             try:
@@ -119,7 +114,7 @@ class TableReport:
                 if not connected:
                     raise
                 if on_terminal:
-                    self._draw([_time(), "", str(error)])
+                    draw([time_text(), "", str(error)])
                 elif not failed:
                     complain(str(error))
                 failed = True
@@ -160,37 +155,5 @@ class TableReport:
 
     def _redraw(self, records: list[Record], rates: Rates | None) -> None:
         total = sum(rates.values()) if rates else 0.0
-        head = f"{_time()}  {len(records):,} in flight, {speed(total)}"
-        self._draw([head, *map(str, self._daemon.missing), "", *self._lines(records, rates)])
-
-    def _draw(self, lines: list[str]) -> None:
-        """Replace what the terminal shows by these lines, as far as there is space."""
-        height = max(4, _lines_of_terminal() - 1)
-        if len(lines) > height:
-            hidden = len(lines) - height + 1
-            lines[height - 1 :] = [f"and {hidden} more"]
-        sys.stdout.write(HOME)
-        columns = terminal_columns()
-        for line in lines:
-            # A line that is wrapped would move those above it out of the screen.
-            shown = line if columns is None or width(line) <= columns else fitted(line, columns)
-            sys.stdout.write(shown + TO_END_OF_LINE + "\n")
-        sys.stdout.write(TO_END_OF_SCREEN)
-        sys.stdout.flush()
-
-
-def _time() -> str:
-    from natproxy.records.times import show_local
-
-    return show_local(now())
-
-
-def _lines_of_terminal() -> int:
-    """Return the lines of the terminal, as ``shutil.get_terminal_size`` does."""
-    lines = os.environ.get("LINES", "")
-    if lines.isdecimal() and int(lines) > 0:
-        return int(lines)
-    try:
-        return os.get_terminal_size(sys.__stdout__.fileno()).lines or 24  # type: ignore[union-attr]
-    except (AttributeError, ValueError, OSError):
-        return 24
+        head = f"{time_text()}  {len(records):,} in flight, {speed(total)}"
+        draw([head, *map(str, self._daemon.missing), "", *self._lines(records, rates)])

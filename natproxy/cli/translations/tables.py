@@ -9,7 +9,6 @@ from typing import Any
 
 from natproxy.cli.translations.columns import Column
 from natproxy.cli.translations.texts import fitted, width
-from natproxy.records.record import Record
 
 FIRST = 200
 """Rows that determine the widths of the columns before the first one is written."""
@@ -35,7 +34,7 @@ class Table:
         self._limit = limit
         self._widths = [width(column.title) for column in columns]
 
-    def lines(self, records: Iterable[Record]) -> Iterator[str]:
+    def lines(self, records: Iterable[Any]) -> Iterator[str]:
         """Yield the header and a line for each record; nothing if there is no record.
 
         The rows are formatted as they arrive, except the first `FIRST`. A later row that is wider
@@ -59,7 +58,7 @@ class Table:
             self._widen([row])
             yield self._line(row)
 
-    def _rows(self, records: Iterable[Record]) -> list[list[str]]:
+    def _rows(self, records: Iterable[Any]) -> list[list[str]]:
         return [[column.text(record) for column in self._columns] for record in records]
 
     def _natural_width(self, rows: Sequence[Sequence[str]]) -> int:

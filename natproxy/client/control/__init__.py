@@ -15,6 +15,17 @@
 from natproxy.client.control.daemon import Daemon, LostEvents
 from natproxy.client.control.finding import Search
 from natproxy.records.record import Record
+from natproxy.records.upstreams import UpstreamRecord, UpstreamsRecord
 from natproxy.records.whois import Gap, WhoisQuery, WhoisReply
 
-__all__ = ["Daemon", "Gap", "LostEvents", "Record", "Search", "WhoisQuery", "WhoisReply"]
+__all__ = [
+    "Daemon",
+    "Gap",
+    "LostEvents",
+    "Record",
+    "Search",
+    "UpstreamRecord",
+    "UpstreamsRecord",
+    "WhoisQuery",
+    "WhoisReply",
+]

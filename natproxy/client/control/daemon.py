@@ -18,6 +18,7 @@ from natproxy.client.errors import (
 )
 from natproxy.protocol import printable
 from natproxy.records.record import Record, format_time, parse_time
+from natproxy.records.upstreams import UpstreamsRecord
 from natproxy.records.whois import WhoisQuery, WhoisReply
 
 TIMEOUT = 10.0
@@ -31,6 +32,8 @@ RELOAD_TIMEOUT = 60.0
 
 WRONG_SETTINGS = 422
 """The status of a reload that has changed nothing, because of an error in the settings."""
+
+UPSTREAMS = "/v1/upstreams"
 
 MOST_JSON = 64 << 20
 """Bytes of a reply that is held in memory."""
@@ -213,6 +216,19 @@ class Daemon:
         except (KeyError, TypeError):
             raise self._not_understood() from None
 
+    def upstreams(self) -> UpstreamsRecord:
+        """Return the upstreams of a proxy, and the queue before them."""
+        return self._upstreams(self._request("GET", UPSTREAMS, timeout=self._timeout))
+
+    def set_upstream_mode(self, name: str, mode: str) -> UpstreamsRecord:
+        """Set the mode of an upstream; return all upstreams.
+
+        :param mode: ``ready``, ``drain`` (it finishes its commands, and takes no more), or
+            ``maintenance`` (it is not checked either).
+        """
+        body = json.dumps({"upstream": name, "mode": mode})
+        return self._upstreams(self._request("POST", UPSTREAMS, body, self._timeout))
+
     def drain(self) -> dict[str, Any]:
         """Make the daemon refuse new clients, finish the commands of others, and exit."""
         return self._object(self._request("POST", "/v1/drain", "{}", self._timeout))
@@ -308,6 +324,12 @@ class Daemon:
         try:
             return Record.from_json(members)
         except (ValueError, TypeError, AttributeError):
+            raise self._not_understood() from None
+
+    def _upstreams(self, reply: Reply) -> UpstreamsRecord:
+        try:
+            return UpstreamsRecord.from_json(self._object(reply))
+        except (KeyError, ValueError, TypeError, AttributeError):
             raise self._not_understood() from None
 
     def _reply(self, members: dict[str, Any]) -> WhoisReply:

@@ -18,6 +18,7 @@ from natproxy.control.merged.history import MergedJournal, MergedRings, target_o
 from natproxy.control.merged.lines import STARTED, LineStream, merge, primed
 from natproxy.control.merged.missing import name_missing
 from natproxy.control.merged.status import Tally, reason_not_ready
+from natproxy.control.merged.upstreams import MergedUpstreamModes, MergedUpstreams
 from natproxy.control.merged.workers import Fleet, Worker
 from natproxy.control.parameters import RequestError, interval_of
 from natproxy.control.resources import (
@@ -322,6 +323,7 @@ def merged_resources(
             if isinstance(past, MergedJournal)
             else RecentHistory(context, fleet),
             MergedReconcile(context, fleet),
+            MergedUpstreamModes(context, fleet) if actions else MergedUpstreams(context, fleet),
         ]
     if actions:
         if past is not None:

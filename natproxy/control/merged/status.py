@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import Service
@@ -14,6 +15,7 @@ from natproxy.control.merged.errors import Missing, NoReply
 from natproxy.control.merged.workers import Fleet, Gathered
 from natproxy.metrics.families import Family, Kind, Sample
 from natproxy.metrics.merged import Counters, Report, Totals, families_of
+from natproxy.records.upstreams import UpstreamsRecord, merge_upstreams
 
 FAMILIES = "/v1/families"
 STATUS = "/v1/status"
@@ -136,6 +138,7 @@ class Tally(Service):
                 for name, text, source in (
                     ("clients", "Clients of the worker", "clients"),
                     ("table_entries", "Translations of the worker", "table_entries"),
+                    ("upstreams_up", "Upstreams that are up for the worker", "upstream_up"),
                 )
                 if (samples := self._of_each(source, reports))
             ),
@@ -192,6 +195,7 @@ def merged_status(
     if any("table" in status for status in found):
         members["table"] = sum(status.get("table") or 0 for status in found)
         members["upstream"] = next((status.get("upstream") for status in found), None)
+        members["upstreams"] = _upstreams(found)
         positions = [status["position"] for status in found if status.get("position")]
         members["position"] = ",".join(positions) or None
         members["journal"] = merged_journal([status.get("journal") for status in found])
@@ -202,6 +206,16 @@ def merged_status(
     ]
     members["missing"] = [one.json() for one in missing]
     return members
+
+
+def _upstreams(found: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the upstreams of a daemon; ``None`` if no worker has sent them."""
+    records = []
+    for status in found:
+        with suppress(ValueError, TypeError, KeyError, AttributeError):
+            # Another version of the program, after an update, may have none.
+            records.append((int(status["worker"]), UpstreamsRecord.from_json(status["upstreams"])))
+    return merge_upstreams(records).json() if records else None
 
 
 def merged_journal(found: list[dict[str, Any] | None]) -> dict[str, Any] | None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+
 from natproxy.daemon.config_report import check_config
 from natproxy.daemon.descriptors import (
     file_server_capacity,
@@ -34,10 +36,12 @@ from natproxy.daemon.doctor.limits import (
     check_ports,
     check_reuse,
 )
+from natproxy.daemon.doctor.upstreams import check_upstreams
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.kernel.mounts import Mounts
 from natproxy.kernel.openat2 import choose_opener, open_beneath
+from natproxy.proxy.sources import missing_source
 from natproxy.records.places import NONE, journal_parent, socket_places
 from natproxy.server.admission import CLIENTS
 from natproxy.settings import SettingError
@@ -72,6 +76,9 @@ def diagnose(
         *findings,
         *_limits(proxy, server, process),
         *_directories(proxy, environ),
+        *check_upstreams(
+            proxy.listen, [(one.name, one.endpoint) for one in proxy.upstream], _is_local
+        ),
         *check_kernel(os.uname().release),
         *check_openat2(lambda: choose_opener() is open_beneath),
         *check_nowait(_served_file(server)),
@@ -131,6 +138,11 @@ def _clients_of_server(config: FileServerConfig, descriptors: int) -> int:
     return file_server_capacity(descriptors, observers_for(config, descriptors)).clients
 
 
+def _is_local(host: str) -> bool:
+    """Return whether a text is an address of this host."""
+    return (isIPAddress(host) or isIPv6Address(host)) and missing_source(host) is None
+
+
 def _served_file(server: FileServerConfig) -> str:
     """Return the path of a file on the file system of the served directory, or of the program."""
     directory = server.files or "files"
@@ -149,7 +161,7 @@ def _listening(proxy: ProxyConfig, server: FileServerConfig) -> list[str]:
 
 
 def _needed_extras(proxy: ProxyConfig, server: FileServerConfig, file: str | None) -> list[str]:
-    endpoints = [*_listening(proxy, server), proxy.upstream]
+    endpoints = [*_listening(proxy, server), *(one.endpoint for one in proxy.upstream)]
     needed = []
     kinds = {endpoint.removeprefix("haproxy:").split(":")[0] for endpoint in endpoints}
     if kinds & {"ssl", "tls"}:

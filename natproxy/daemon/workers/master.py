@@ -37,6 +37,7 @@ from natproxy.daemon.workers.pool import START, Pool
 from natproxy.daemon.workers.process import Launched, launch
 from natproxy.daemon.workers.record import LogRecord, WorkerRecord
 from natproxy.daemon.workers.sockets import OpenEndpoint, SocketOpener, open_endpoint
+from natproxy.daemon.workers.state import State
 from natproxy.records.places import NONE, SOCKET_SUFFIX
 from natproxy.server.threads import Threads
 
@@ -61,6 +62,7 @@ class MasterService(DaemonService):
     :ivar daemon_name: set when its ports are open.
     :ivar kind: as the parameter.
     :ivar count: number of workers.
+    :ivar modes: of the upstreams that an administrator has set one for, by their names.
     :ivar code: the fingerprint of the code that its newest workers run.
     :ivar in_thread: runs functions in a thread.
     :ivar identity: of the process, when the daemon was made.
@@ -85,6 +87,7 @@ class MasterService(DaemonService):
         self.daemon_name: str = state.get("name", "")
         self.kind = kind
         self.count: int = state.get("count", workers)
+        self.modes: dict[str, str] = dict(state.get("modes", {}))
         self.write_log: Callable[[bytes], object] = log_events
         self.reloader = template.reloader
         self._reactor = reactor
@@ -218,6 +221,16 @@ class MasterService(DaemonService):
             pool.send("reopen")
         return self.config.access_log is not None or super().reopen_logs()
 
+    def keep_mode(self, name: str, mode: str) -> None:
+        """Note the mode of an upstream for the workers that do not serve yet.
+
+        :param name: of the upstream.
+        """
+        self.modes[name] = mode
+        for worker in self:
+            if worker.state is State.STARTING:
+                worker.send("mode", upstream=name, mode=mode)
+
     def _kill(self) -> None:
         for pool in list(self._pools):
             pool.kill()
@@ -323,6 +336,7 @@ class MasterService(DaemonService):
             channel=-1,
             log=self._log_record,
             reactor=type(self._reactor).__module__,
+            modes=self.modes,
         )
         return LaunchedAs(boot, control, self._launch(record))
 
@@ -398,6 +412,7 @@ class MasterService(DaemonService):
             "started": self.started,
             "name": self.daemon_name,
             "count": self.count,
+            "modes": self.modes,
             "code": self.code,
             "pools": pools,
             "sockets": sockets,

@@ -22,6 +22,8 @@ from natproxy.daemon.workers.channel import Channel, Message, connect
 from natproxy.daemon.workers.pool import BEAT
 from natproxy.daemon.workers.record import WorkerRecord, config_of
 from natproxy.daemon.workers.share import Share, SiblingSockets
+from natproxy.proxy.factory import ProxyFactory
+from natproxy.proxy.upstreams import Mode
 from natproxy.settings import SettingError
 
 
@@ -39,7 +41,15 @@ def make_daemon(reactor: Any, record: WorkerRecord) -> DrainingService:
     assert daemon.reloader is not None
     # The master reports what a reload does.
     daemon.reloader.reports = False
+    for name, mode in record.modes.items():
+        set_mode(daemon, name, mode)
     return daemon
+
+
+def set_mode(daemon: DrainingService, name: str, mode: str) -> None:
+    """Set the mode of an upstream, if the daemon has it: a reload may have removed it."""
+    if isinstance(daemon.factory, ProxyFactory):
+        daemon.factory.resources.upstreams.set_mode(name, Mode(mode))
 
 
 class Membership:
@@ -68,6 +78,7 @@ class Membership:
             "retire": lambda message: self._retire(message["seconds"]),
             "abort": lambda message: daemon.abort(),
             "reopen": lambda message: daemon.reopen_logs(),
+            "mode": lambda message: set_mode(daemon, message["upstream"], message["mode"]),
             "reload": self._reload,
         }
 

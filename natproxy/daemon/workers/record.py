@@ -7,6 +7,7 @@ record of the master that it replaces.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from natproxy.daemon.config import DaemonConfig
@@ -53,6 +54,8 @@ class WorkerRecord(NamedTuple):
     :ivar channel: descriptor of the channel to the master.
     :ivar log: how it logs; its log is written to standard error.
     :ivar reactor: the module of the reactor; empty for the default.
+    :ivar modes: of the upstreams that an administrator has set one for, by their names; see
+        `natproxy.records.upstreams.MODES`.
     """
 
     kind: str
@@ -65,6 +68,7 @@ class WorkerRecord(NamedTuple):
     channel: int
     log: LogRecord = LogRecord()
     reactor: str = ""
+    modes: Mapping[str, str] = MappingProxyType({})
 
     def descriptors(self) -> list[int]:
         """Return the descriptors that the process inherits, besides the standard ones."""
@@ -76,6 +80,7 @@ def write_record(record: WorkerRecord) -> int:
     """Return a descriptor from which a record can be read; the caller closes it."""
     values = record._asdict()
     values["config"] = config_members(record.config)
+    values["modes"] = dict(record.modes)
     return write_json(values)
 
 

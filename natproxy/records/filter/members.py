@@ -108,10 +108,23 @@ OUTCOMES = (
     "killed",
     "denied",
     "limited",
+    "retried",
     "lost",
 )
 
-EVENTS = ("registered", "relaying", "removed", "failed", "kill", "drain", "reload", "lost")
+EVENTS = (
+    "registered",
+    "relaying",
+    "removed",
+    "failed",
+    "kill",
+    "drain",
+    "reload",
+    "upstream-mode",
+    "upstream-up",
+    "upstream-down",
+    "lost",
+)
 
 _META = "(select value from meta where key = '{0}')"
 
@@ -143,6 +156,8 @@ MEMBERS = {
                " cast(substr(e.name, instr(e.name, ' ') + 5) as integer) + 1 end"),
         Member("bytes", MemberType.SIZE, "the number of bytes passed to the client",
                lambda r, n: r.bytes, "e.bytes", False),
+        Member("total", MemberType.SIZE, "the number of bytes of all attempts",
+               lambda r, n: r.total, "null", False),
         Member("promised", MemberType.SIZE, "the promised number of bytes",
                lambda r, n: r.promised, "e.promised", False),
         Member("rate", MemberType.RATE, "the number of bytes per second",

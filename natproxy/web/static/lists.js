@@ -1,4 +1,4 @@
-// The top clients and the recent errors.
+// The top clients, the recent errors, and the upstreams.
 
 import { commandElement, element, formatAddress, formatBytes, formatCount, formatTime, shown } from "./format.js";
 
@@ -95,4 +95,25 @@ export function showLimits(limits) {
   target.hidden = parts.length === 0;
   const text = parts.length === 0 ? "" : shown(`Over a limit: ${parts.join(", ")}`);
   if (target.textContent !== text) target.textContent = text;
+}
+
+const MODES = [["drain", "draining"], ["maintenance", "in maintenance"]];
+
+/** Return the upstreams of /v1/status in one line; empty if there is one only, and nothing to report. */
+export function upstreamsText(members) {
+  const upstreams = members?.upstreams ?? [];
+  const waiting = members?.queue?.length ?? 0;
+  const up = upstreams.filter(({ health, mode }) => health === "up" && mode === "ready");
+  if (upstreams.length === 0 || (upstreams.length === 1 && up.length === 1 && waiting === 0)) return "";
+  const parts = [`${formatCount(up.length)} up`];
+  const down = upstreams.filter(({ health, mode }) => health === "down" && mode === "ready");
+  if (down.length > 0) {
+    const named = down.map(({ name, last_error: error }) => `${name}: ${error ?? "?"}`);
+    parts.push(`${formatCount(down.length)} down (${named.join("; ")})`);
+  }
+  for (const [word, text] of MODES) {
+    const names = upstreams.filter(({ mode }) => mode === word).map(({ name }) => name);
+    if (names.length > 0) parts.push(`${formatCount(names.length)} ${text} (${names.join(", ")})`);
+  }
+  return [...parts, `queue ${formatCount(waiting)}`].join(", ");
 }

@@ -66,6 +66,15 @@ class ReplyTests(SynchronousTestCase):
         self.assertEqual(self.replies("natproxy ls --rec"), ["--recursive "])
         self.assertEqual(self.replies("natproxy get --jobs "), [])
 
+    def test_upstreams_and_their_modes(self) -> None:
+        self.assertEqual(self.replies("natproxy upstreams dr"), ["drain "])
+        with mock.patch(
+            "natproxy.cli.translations.candidates.upstream_names",
+            return_value=["files-a", "files-b", "other"],
+        ):
+            found = self.replies("natproxy upstreams drain f")
+        self.assertEqual(found, ["files-a", "files-b"])
+
     def test_names_are_quoted_for_the_shell(self) -> None:
         for name, word in (
             (b"two words", "two\\ words "),

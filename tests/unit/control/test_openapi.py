@@ -16,6 +16,7 @@ from natproxy.nat import Outcome
 from natproxy.records.record import Record
 from natproxy.records.whois import Gap
 from tests.support.control_resources import ControlCase
+from tests.support.upstream_records import FakeUpstreams
 
 DOCUMENT = json.loads(files("natproxy.control").joinpath("openapi.json").read_text("utf-8"))
 
@@ -67,6 +68,7 @@ class OpenAPITests(ControlCase):
     def setUp(self) -> None:
         super().setUp()
         self.observed.reconcile = dict
+        self.observed.upstreams = FakeUpstreams()
         context = self.make_context()
         self.site = control_site(context)
         resources = resources_of(context, actions=True)
@@ -134,6 +136,9 @@ class OpenAPITests(ControlCase):
             ("get", "/v1/history", None),
             ("get", "/v1/status", None),
             ("get", "/v1/reconcile", None),
+            ("get", "/v1/upstreams", None),
+            ("post", "/v1/upstreams", {"upstream": "files-a", "mode": "drain"}),
+            ("post", "/v1/upstreams", {"upstream": "x", "mode": "drain"}),
             ("get", "/v1/openapi.json", None),
             ("get", "/healthz", None),
             ("get", "/readyz", None),

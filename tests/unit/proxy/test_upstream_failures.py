@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
 from natproxy.protocol import MAX_LINE
+from natproxy.relay import PeerGone
 from tests.support.proxies import ProxyCase
 
 
@@ -240,3 +241,21 @@ class EndInsideAReplyTests(ProxyCase):
         self.assertEqual(self.wire.taken(), b"OK 1\na")
         self.assertEqual(self.journal.ends, ["completed"])
         self.assert_usable()
+
+
+class HealthTests(ProxyCase):
+    """What counts as a failure of the upstream."""
+
+    def test_client_that_is_gone_is_none(self) -> None:
+        upstream = self.travelling(b"DOWNLOAD a\n")
+        upstream.send(b"OK 9\nabc")
+        (member,) = self.factory.resources.upstreams
+        upstream.protocol.relay_ended(PeerGone())
+        self.assertEqual((member.failures, member.failed_commands, member.active), (0, 0, 0))
+
+    def test_connection_that_is_lost_is_one(self) -> None:
+        upstream = self.travelling(b"DOWNLOAD a\n")
+        upstream.send(b"OK 9\nabc")
+        (member,) = self.factory.resources.upstreams
+        upstream.die()
+        self.assertEqual((member.failures, member.failed_commands, member.active), (1, 1, 0))

@@ -17,6 +17,7 @@ from natproxy.client.control.daemon import Daemon, LostEvents
 from natproxy.client.errors import ClientError, NoDaemon
 from natproxy.records.record import Record
 from tests.support.observed_daemon import entry
+from tests.support.upstream_records import two
 
 
 class ScriptedDaemon(Daemon):
@@ -124,6 +125,13 @@ class EntriesTests(TopCase):
             self.daemon.members["counters"] = counters
             self.later()
             self.assertNotIn("over limits", self.shown())
+
+    def test_upstreams_are_shown(self) -> None:
+        self.daemon.members["upstreams"] = two().json()
+        self.later()
+        expected = "upstreams: 1 up, 1 down (files-b: connection refused), queue 0"
+        self.assertIn(f"\n{expected}\n", self.shown())
+        self.shown(columns=30, height=6)
 
     def test_rates_are_those_between_samples(self) -> None:
         self.daemon.entries = [entry(1, bytes=3_000_000)]

@@ -86,6 +86,7 @@ class RecordTests(SynchronousTestCase):
                 4,
                 LogRecord(False, True, False, "twistd writes the log"),
                 "twisted.internet.epollreactor",
+                {"files-a": "drain", "10.0.0.1:9001": "maintenance"},
             )
             descriptor = write_record(record)
             self.assertEqual(read_record(descriptor), record)
