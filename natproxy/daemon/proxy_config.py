@@ -8,7 +8,11 @@ from typing import ClassVar
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.config_fields import setting
 from natproxy.daemon.rules import LocalAddresses, Size, TimeSpan
+from natproxy.daemon.upstream_settings import UpstreamList, UpstreamSettings, default_name
 from natproxy.settings import Choice, Flag, Seconds, Text, WholeNumber
+
+UPSTREAM = "tcp:127.0.0.1:9001"
+"""The endpoint of the file server by default."""
 
 ALL_NAMES = "all"
 """The value of ``journal_names`` for all names of commands that name several files."""
@@ -18,8 +22,8 @@ ALL_NAMES = "all"
 class ProxyConfig(DaemonConfig):
     """The settings of the proxy.
 
-    :ivar upstream: endpoint of the file server.
-    :ivar upstream_proxy_protocol: whether connections to it begin with a PROXY header.
+    :ivar upstream: the file servers, at least one: commands are sent to each of them.
+    :ivar upstream_proxy_protocol: whether connections to them begin with a PROXY header.
     :ivar source: local addresses of the connections to it, which they use in turn; none for the
         one that the kernel chooses.
     :ivar timeout: seconds that the file server may take for the header of a reply, or be
@@ -46,7 +50,11 @@ class ProxyConfig(DaemonConfig):
         Flag(),
         "Whether connections to the file server begin with a PROXY header (true or false).",
     )
-    upstream: str = setting("tcp:127.0.0.1:9001", Text(), "Endpoint of the file server.")
+    upstream: tuple[UpstreamSettings, ...] = setting(
+        (UpstreamSettings(UPSTREAM, default_name(UPSTREAM)),),
+        UpstreamList(),
+        "Endpoint of the file server; may be repeated, for several with the same files.",
+    )
     source: tuple[str, ...] = setting(
         (),
         LocalAddresses(),

@@ -10,22 +10,25 @@ from twisted.python.failure import Failure
 
 from natproxy.address import Address
 from natproxy.nat import Outcome
-from natproxy.protocol import PROXY_ERROR, Command
+from natproxy.protocol import PROXY_ERROR, UNAVAILABLE, Command
 from natproxy.proxy.failure import explain
 from natproxy.proxy.interfaces import Client
 from natproxy.proxy.resources import Resources
 from natproxy.proxy.upstream import UpstreamProtocol
+from natproxy.proxy.upstreams import Upstream
 
 
 class UpstreamFactory(ClientFactory):
     """Opens the upstream connection of one command.
 
     :param client: its client's side.
+    :ivar upstream: the upstream that was chosen for it, from `connect` on.
     :ivar connected: true once a connection has been made, or the command is cancelled: a further
         connection is reset.
     """
 
     noisy = False
+    upstream: Upstream
 
     def __init__(self, client: Client, resources: Resources, command: Command) -> None:
         self.client = client
@@ -36,16 +39,36 @@ class UpstreamFactory(ClientFactory):
         self._cancel: Callable[[], object] | None = None
 
     def connect(self) -> None:
-        """Begin to connect to the upstream that is chosen for the command."""
-        connector = self.resources.upstreams.choose(self.command)
+        """Begin to connect to the upstream that is chosen for the command, or wait for one."""
+        upstreams = self.resources.upstreams
+        upstream = upstreams.choose(self.command)
+        if upstream is None:
+            upstreams.wait(self)
+            return
+        self.upstream = upstream
+        upstream.begin()
+        connector = upstream.connector
         self._timeout = connector.timeout
         self._cancel = connector.connect(self)
+
+    proceed = connect
+
+    def refuse(self, reason: str) -> None:
+        """Send the client the error 503: no upstream has a place for the command."""
+        self.connected = True
+        line = self.command.error_line(PROXY_ERROR + reason, UNAVAILABLE)
+        self.client.outbound.write(line)
+        self._publish_failure(Outcome.ERROR, len(line), reason)
+        self.client.reply_finished()
 
     def cancel(self, outcome: Outcome) -> None:
         """Cancel the attempt to connect, and publish that the command has ended."""
         self.connected = True
-        if self._cancel is not None:
+        if self._cancel is None:
+            self.resources.upstreams.cancel_wait(self)
+        else:
             self._cancel()
+            self.upstream.end()
         self._publish_failure(outcome, 0)
 
     def buildProtocol(  # type: ignore[override]  # as in `ProxyFactory`
@@ -60,6 +83,8 @@ class UpstreamFactory(ClientFactory):
         # There is nothing to be cancelled from here on.
         self.connected = True
         outcome, code, text = explain(reason, self._timeout)
+        self.upstream.failed(text)
+        self.upstream.end()
         self.client.log.error(
             "cannot connect to the upstream for {client}: {reason} ({error})",
             client=self.client.client_address,

@@ -13,7 +13,8 @@ from natproxy.nat import Failed, NATTable, Removed
 from natproxy.proxy.interfaces import Connector
 from natproxy.proxy.loop import LoopGuard
 from natproxy.proxy.protocol import ProxyProtocol
-from natproxy.proxy.resources import Resources, Upstreams
+from natproxy.proxy.resources import Resources
+from natproxy.proxy.upstreams import Target, Upstreams
 from natproxy.relay import Relays
 from natproxy.server.admission import Admission
 from natproxy.server.command_log import log_translation
@@ -25,7 +26,7 @@ class ProxyFactory(CommandFactory):
     """Makes the client connections of one proxy.
 
     :param clock: for every time-out.
-    :param connector: makes the upstream connections.
+    :param connector: makes the connections to its one upstream, until `Upstreams.use` sets others.
     :param reply_timeout: seconds in which the upstream must send the header of a reply, and
         then each further part of it.
     :param idle_timeout: seconds that a client may take for its next step.
@@ -54,9 +55,11 @@ class ProxyFactory(CommandFactory):
         super().__init__(clock, idle_timeout, admission, first_command_timeout)
         self.table = NATTable(clock.seconds, wall_clock)
         self.stop_logging = self.table.subscribe(log_translation, (Removed, Failed))
+        upstreams = Upstreams(clock)
+        upstreams.use([Target("upstream", "", connector)])
         self.resources = Resources(
             self.table,
-            Upstreams(connector),
+            upstreams,
             relays or Relays(),
             Deadlines(clock, reply_timeout),
             self.minimum_rate,

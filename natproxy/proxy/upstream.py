@@ -36,6 +36,7 @@ from natproxy.proxy.interfaces import Client
 from natproxy.proxy.resources import Resources
 from natproxy.proxy.state import TRANSITIONS, Event, State
 from natproxy.proxy.transport import UpstreamTransport
+from natproxy.proxy.upstreams import Upstream
 from natproxy.relay import PeerGone, SocketJob, SocketRelay, Transport, send_at_once
 from natproxy.server.minimum_rate import Sending
 
@@ -49,11 +50,13 @@ _COMPLETED = Outcome.COMPLETED
 class Attempt(Interface):
     """The attempt to connect for one command, as the connection uses it.
 
+    :ivar upstream: to which the connection is.
     :ivar connected: true once a connection has been made, or the command is cancelled.
     """
 
     client: Client
     resources: Resources
+    upstream: Upstream
     command: Command
     connected: bool
 
@@ -131,7 +134,7 @@ class UpstreamProtocol(Protocol):
         self._state = TRANSITIONS[self._state][_REGISTERED]
         resources.replies.set(self.reply_expired)
         line = factory.command.line + b"\n"
-        if resources.upstreams.header:
+        if factory.upstream.header:
             translation = f"{resources.upstreams.boot}:{self._entry.serial}"
             line = with_header(transport, client, translation, line)
         if isinstance(transport, UpstreamTransport):
@@ -254,7 +257,7 @@ class UpstreamProtocol(Protocol):
             self._fail_malformed(str(malformed))
             return
         error = header.error
-        if error and self._resources.upstreams.header and is_reply_to_header(command, error):
+        if error and self.factory.upstream.header and is_reply_to_header(command, error):
             self._fail_malformed(NO_HEADER_EXPECTED)
             return
         listing = header.framing is _LISTING
@@ -370,6 +373,7 @@ class UpstreamProtocol(Protocol):
         if self._sending is not None:
             self._sending.stop()
             self._sending = None
+        self.factory.upstream.end()
         # A reset, not a close: the port is free at once instead of after 60 s in
         # TIME_WAIT, and a proxy that translates every command needs them all.
         self.transport.abortConnection()
