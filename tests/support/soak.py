@@ -169,10 +169,10 @@ class Soak:
             str(self.place / f"{name}.log"),
         )
         command = [sys.executable, "-m", "tests.support.soak_client"]
-        clients = Process(
-            self._clients, self.place, name, [*command, json.dumps(settings._asdict())]
-        )
+        command.append(json.dumps(settings._asdict()))
+        clients = Process(self._clients, self.place, name, command, "ready")
         clients.start()
+        clients.await_ready()
         self._stack.callback(clients.kill)
         return clients
 

@@ -1,7 +1,8 @@
 """Clients of a soak: honest ones, which check every byte, slow ones and floods. A program.
 
-``python -m tests.support.soak_client SETTINGS``, with a JSON object, see `Settings`. It ends at
-SIGTERM; a command that is sent is finished before. A line of its log is a JSON object, see `Sent`.
+``python -m tests.support.soak_client SETTINGS``, with a JSON object, see `Settings`. It writes
+``ready``, and ends at SIGTERM; a command that is sent is finished before. A line of its log is a
+JSON object, see `Sent`.
 """
 
 from __future__ import annotations
@@ -279,6 +280,8 @@ def main() -> None:
     clients = [kind(host, settings, stop) for kind, hosts in roles for host in hosts]
     for client in clients:
         client.start()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     while not stop.is_set():
         # The handler runs in this thread.
         time.sleep(0.1)
