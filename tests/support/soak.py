@@ -62,12 +62,14 @@ class Soak:
     :param place: a directory with a short path, for sockets.
     :param workers: of the proxy.
     :param honest: the number of honest clients.
+    :param longest: seconds that a link is cut at most; other faults in proportion.
     :ivar faults: what was done so far.
     :ivar memories: by name and number of the process.
     """
 
-    def __init__(self, place: Path, workers: int, honest: int) -> None:
+    def __init__(self, place: Path, workers: int, honest: int, longest: float = 4.0) -> None:
         self.place = place
+        self._longest = longest
         self.workers = workers
         self.honest = [HOSTS.format(10 + number) for number in range(honest)]
         self.slow = [HOSTS.format(200 + number) for number in range(SLOW)]
@@ -136,7 +138,7 @@ class Soak:
         return [
             *(*TWISTD, "-n", "--pidfile=", "fileserver", f"--name={name}"),
             f"--listen=tcp:{PORT}:interface={server_host(number)}",
-            *(f"--files={self.place}/files", "--drain=2"),
+            *(f"--files={self.place}/files", f"--drain={self._longest / 2}"),
             *(f"--access-log={self.place}/{name}.access", f"--control={self.place}/{name}.sock"),
         ]
 
@@ -202,7 +204,7 @@ class Soak:
             kinds.append(self._kill_worker)
         kinds.append(self._kill_proxy if proxy else self._reload)
         while time.monotonic() < end:
-            time.sleep(chance.uniform(0.2, 1.5))
+            time.sleep(chance.uniform(0.1, self._longest / 3))
             began = time.time()
             kind, target = chance.choice(kinds)(chance)
             fault = Fault(kind, target, began, time.time())
@@ -228,7 +230,7 @@ class Soak:
         return "kill" if number == signal.SIGKILL else "stop", "proxy"
 
     def _return(self, process: Process, chance: random.Random) -> None:
-        time.sleep(chance.uniform(0.1, 2.0))
+        time.sleep(chance.uniform(0.1, self._longest / 2))
         process.start()
         process.await_ready()
 
@@ -245,7 +247,7 @@ class Soak:
         return "reload", "proxy"
 
     def _cut(self, chance: random.Random) -> tuple[str, str]:
-        return "cut", self._change(chance, Conditions(cut=True), 4.0)
+        return "cut", self._change(chance, Conditions(cut=True), self._longest)
 
     def _worsen(self, chance: random.Random) -> tuple[str, str]:
         worse = Conditions(
@@ -253,7 +255,7 @@ class Soak:
             rate=chance.uniform(1e6, 2e7),
             loss=chance.choice((0.0, 0.001, 0.02)),
         )
-        return "worsen", self._change(chance, worse, 8.0)
+        return "worsen", self._change(chance, worse, 2 * self._longest)
 
     def _change(self, chance: random.Random, conditions: Conditions, most: float) -> str:
         link = chance.choice(self.links)
@@ -295,8 +297,9 @@ class Soak:
         deadline = time.monotonic() + QUIET
         while True:
             with suppress(ClientError, OSError):
-                left = self.stale_rows() + self._clients_left()
-                if not left:
+                if not self.stale_rows() + self._clients_left():
+                    # The connections of these queries end as well.
+                    time.sleep(0.5)
                     return self.descriptors()
             assert time.monotonic() < deadline, f"connections are left: {self.descriptors()}"
             time.sleep(0.2)
@@ -336,13 +339,16 @@ def pid_of(process: Process) -> int:
 
 
 def kinds_of(pid: int) -> Counter[str]:
-    """Return the descriptors of a process: ``socket``, ``pipe``, ``anon_inode``, else ``file``."""
+    """Return the descriptors of a process: ``socket``, ``pipe``, ``journal``, ``file`` and more."""
     kinds: Counter[str] = Counter()
     directory = f"/proc/{pid}/fd"
     for descriptor in os.listdir(directory):
         with suppress(OSError):
-            kind, colon, _ = os.readlink(f"{directory}/{descriptor}").partition(":")
-            kinds[kind if colon else "file"] += 1
+            path = os.readlink(f"{directory}/{descriptor}")
+            if path.startswith("/"):
+                kinds["journal" if "/journal/" in path else "file"] += 1
+            else:
+                kinds[path.partition(":")[0]] += 1
     return kinds
 
 

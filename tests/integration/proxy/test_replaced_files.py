@@ -15,10 +15,13 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
 from natproxy.proxy.factory import ProxyFactory
-from tests.support.loopback import proxy_to
+from natproxy.proxy.tcp import TCPConnector
+from natproxy.proxy.upstreams import Target
+from tests.support.loopback import HOST, proxy_to
 from tests.support.replaced_files import Change, Ending, Played, draw, judged, play
 
 CASES = int(os.environ.get("NATPROXY_TEST_REPLACED", "60"))
@@ -35,7 +38,13 @@ it must have the whole new file, or an error. A file that has not changed must b
 
 
 def make_proxy(ports: Sequence[int]) -> ProxyFactory:
-    return proxy_to(ports[0])
+    """Return the factory of a proxy to file servers at some ports."""
+    proxy = proxy_to(ports[0])
+    connectors = [TCPConnector(reactor, HOST, port, 5.0) for port in ports]
+    proxy.resources.upstreams.use(
+        [Target(str(port), "", one) for port, one in zip(ports, connectors, strict=True)]
+    )
+    return proxy
 
 
 @pytest_twisted.ensureDeferred
