@@ -204,7 +204,7 @@ class Soak:
             kinds.append(self._kill_worker)
         kinds.append(self._kill_proxy if proxy else self._reload)
         while time.monotonic() < end:
-            time.sleep(chance.uniform(0.1, self._longest / 3))
+            time.sleep(chance.uniform(0.1, 1.5 * self._longest))
             began = time.time()
             kind, target = chance.choice(kinds)(chance)
             fault = Fault(kind, target, began, time.time())
@@ -316,7 +316,8 @@ class Soak:
             with suppress(OSError, ValueError, IndexError):
                 for name, pids in self.pids().items():
                     for pid in pids:
-                        size = resident(pid)
+                        if not (size := resident(pid)):
+                            continue
                         memory = self.memories.setdefault((name, pid), Memory(name, [], []))
                         memory.times.append(time.monotonic())
                         memory.sizes.append(size)
