@@ -117,6 +117,7 @@ def prepare_proxy_timeouts(factory: ProxyFactory, config: ProxyConfig) -> Effect
     def apply() -> None:
         factory.idle.change(config.idle_timeout)
         factory.resources.replies.change(config.timeout)
+        factory.resources.retries.resume_for = config.resume_for
 
     return apply
 

@@ -29,6 +29,8 @@ class ProxyConfig(DaemonConfig):
     :ivar timeout: seconds that the file server may take for the header of a reply, or be
         silent in a body.
     :ivar connect_timeout: seconds that it may take to accept a connection.
+    :ivar resume_for: seconds for which the rest of a body is requested again, if the file server
+        fails inside it; 0 for not at all.
     :ivar idle_timeout: seconds until an idle or stalled client is disconnected.
     :ivar relay: how large bodies are moved: ``auto``, ``copy`` or ``splice``.
     :ivar max_clients_per_host: connections of one host at once; 0 for no limit; ``None`` for a
@@ -67,6 +69,11 @@ class ProxyConfig(DaemonConfig):
     )
     connect_timeout: float = setting(
         5.0, Seconds(), "Seconds that the file server may take to accept a connection."
+    )
+    resume_for: float = setting(
+        30.0,
+        Seconds(0.0),
+        "Seconds for which the rest of a file is requested after a failure; 0: cut off at once.",
     )
     idle_timeout: float = setting(
         600.0, Seconds(), "Seconds until an idle or stalled client is disconnected."

@@ -14,6 +14,7 @@ from natproxy.proxy.interfaces import Connector
 from natproxy.proxy.loop import LoopGuard
 from natproxy.proxy.protocol import ProxyProtocol
 from natproxy.proxy.resources import Resources
+from natproxy.proxy.retries import Retries
 from natproxy.proxy.upstreams import Target, Upstreams
 from natproxy.relay import Relays
 from natproxy.server.admission import Admission
@@ -35,6 +36,7 @@ class ProxyFactory(CommandFactory):
     :param first_command_timeout: seconds that a client may take for its first command; 0
         for no limit but ``idle_timeout``.
     :param wall_clock: returns seconds since the epoch, for the events of the table.
+    :param resume_for: seconds for which a body is tried to be continued; see `Retries`.
     :ivar table: the translations that exist now.
     :ivar resources: what the client connections use.
     :ivar loops: finds out whether the upstream leads back to the proxy.
@@ -51,6 +53,7 @@ class ProxyFactory(CommandFactory):
         relays: Relays | None = None,
         first_command_timeout: float = 0.0,
         wall_clock: Callable[[], float] = time.time,
+        resume_for: float = 0.0,
     ) -> None:
         super().__init__(clock, idle_timeout, admission, first_command_timeout)
         self.table = NATTable(clock.seconds, wall_clock)
@@ -62,6 +65,7 @@ class ProxyFactory(CommandFactory):
             upstreams,
             relays or Relays(),
             Deadlines(clock, reply_timeout),
+            Retries(clock, resume_for),
             self.minimum_rate,
             self.address_of,
         )
