@@ -39,7 +39,7 @@ it must have the whole new file, or an error. A file that has not changed must b
 
 def make_proxy(ports: Sequence[int]) -> ProxyFactory:
     """Return the factory of a proxy to file servers at some ports."""
-    proxy = proxy_to(ports[0])
+    proxy = proxy_to(ports[0], resume_for=5.0)
     connectors = [TCPConnector(reactor, HOST, port, 5.0) for port in ports]
     proxy.resources.upstreams.use(
         [Target(str(port), "", one) for port, one in zip(ports, connectors, strict=True)]
