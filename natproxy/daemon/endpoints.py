@@ -75,7 +75,8 @@ def upstream_targets(reactor: Any, config: ProxyConfig) -> list[Target]:
         header = one.proxy_protocol
         if header is None:
             header = config.upstream_proxy_protocol
-        targets.append(Target(one.name, one.endpoint, connector, header))
+        limit = config.upstream_connections if one.connections is None else one.connections
+        targets.append(Target(one.name, one.endpoint, connector, header, limit))
     if wrong:
         raise SettingError(*wrong)
     return targets

@@ -123,13 +123,20 @@ def prepare_proxy_timeouts(factory: ProxyFactory, config: ProxyConfig) -> Effect
 
 
 def prepare_upstreams(factory: ProxyFactory, reactor: Any, config: ProxyConfig) -> Effect:
-    """Prepare where the commands are executed, with or without a header, and the time to connect.
+    """Prepare where the commands are executed, how each is checked, and the queue before them.
 
     :raises SettingError: if an endpoint is malformed, or needs a file that is missing, or if a
         local address cannot be used.
     """
     targets = upstream_targets(reactor, config)
-    return lambda: factory.resources.upstreams.use(targets)
+    upstreams = factory.resources.upstreams
+
+    def apply() -> None:
+        upstreams.queue.limit(config.queue, config.queue_timeout)
+        upstreams.use(targets)
+        upstreams.set_health(config.health)
+
+    return apply
 
 
 def prepare_hiding(storage: LocalStorage | ObjectStorage, config: FileServerConfig) -> Effect:

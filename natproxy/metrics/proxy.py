@@ -93,7 +93,13 @@ class ProxyMetrics(DaemonMetrics):
         self._table = factory.table
         self._pool = relays.pool
         self._ports = PortReader(self.upstreams, self.in_thread, self.clock.seconds)
-        self.reconciler = Reconciler(factory.table, self.upstreams, self.in_thread, self.clock)
+        self.reconciler = Reconciler(
+            factory.table,
+            self.upstreams,
+            self.in_thread,
+            self.clock,
+            without_entry=factory.resources.upstreams.checks.ends,
+        )
         self._checks: LoopingCall = LoopingCall(self.reconciler.compare)
         self._checks.clock = self.clock
         # Entries that were removed, and when, in seconds of the table's clock.

@@ -85,6 +85,8 @@ class SourceTests(ConfigCase):
             'journal-names = "none"\ntokens = "f"\nauth-plain = true\n'
             "workers = 19\nreload-drain = 20\n"
             'rules-default = "deny"\ntrusted-proxies = ["10.0.0.0/8"]\n'
+            "upstream-connections = 21\nqueue = 22\nqueue-timeout = 23\nhealth-interval = 24\n"
+            "health-timeout = 25\nhealth-rise = 26\nhealth-fall = 27\nhealth-failures = 28\n"
             '[[proxy.rules]]\naction = "allow"\nclients = "unix"\n'
         )
         config = ProxyConfig.load(environment={}, file=path)
@@ -95,6 +97,14 @@ class SourceTests(ConfigCase):
                 upstream="tcp:h:3",
                 source=("10.0.0.2",),
                 upstream_proxy_protocol=True,
+                upstream_connections=21,
+                queue=22,
+                queue_timeout=23.0,
+                health_interval=24.0,
+                health_timeout=25.0,
+                health_rise=26,
+                health_fall=27,
+                health_failures=28,
                 timeout=4.0,
                 connect_timeout=5.0,
                 idle_timeout=6.0,
