@@ -40,12 +40,14 @@ class Plan:
     :param deaths: of whichever server has the next command.
     :ivar commands: the commands received, without the ``FEAT`` that checks of health send.
     :ivar begun: whether the header of a reply has been passed on.
+    :ivar lost: deaths before that.
     """
 
     def __init__(self, deaths: Iterable[Death]) -> None:
         self.deaths = deque(deaths)
         self.commands: list[bytes] = []
         self.begun = False
+        self.lost = 0
 
 
 class DyingServer(Factory):
@@ -85,6 +87,7 @@ class DyingServer(Factory):
 
     def die(self, death: Death) -> None:
         """End all connections, and come back later."""
+        self.plan.lost += not self.plan.begun
         for end in list(self._ends):
             end.end(death.reset)
         if death.away and self._listener is not None:

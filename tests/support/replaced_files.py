@@ -154,6 +154,7 @@ class Played(NamedTuple):
     :ivar changed: whether the death at which the file changes has happened.
     :ivar begun: whether a header had been passed on before that.
     :ivar tries: commands that servers have received in all; likewise those `after` the change.
+    :ivar lost: deaths before the first header.
     """
 
     case: Case
@@ -162,6 +163,7 @@ class Played(NamedTuple):
     begun: bool
     tries: int
     after: int
+    lost: int
 
     @property
     def wrong(self) -> str | None:
@@ -169,6 +171,9 @@ class Played(NamedTuple):
         return None if self.ending in self._expected() else f"{self.ending}: {self}"
 
     def _expected(self) -> tuple[Ending, ...]:
+        if self.lost > self.case.servers and self.ending is Ending.ERROR:
+            # Without a header, a command has one further try for each server.
+            return (Ending.ERROR,)
         if not self.changed or self.case.change is Change.NOTHING:
             return (Ending.OLD,)
         if not self.begun:
@@ -253,8 +258,11 @@ async def play(
     if ending is Ending.CUT_OFF and client.ended is ConnectionDone:
         ending = Ending.MIXTURE
     begun, tries = before[0] if before else (plan.begun, len(plan.commands))
-    after = len(plan.commands) - tries
-    return Played(case, ending, bool(before), begun, len(plan.commands), after)
+    if ending is Ending.OLD and case.change is not Change.NOTHING and old == new and not begun:
+        # The part that was asked for is the same in both files.
+        ending = Ending.NEW
+    count = len(plan.commands)
+    return Played(case, ending, bool(before), begun, count, count - tries, plan.lost)
 
 
 def _part(case: Case, content: bytes) -> bytes:
