@@ -122,17 +122,22 @@ def prepare_proxy_timeouts(factory: ProxyFactory, config: ProxyConfig) -> Effect
     return apply
 
 
-def prepare_upstreams(factory: ProxyFactory, reactor: Any, config: ProxyConfig) -> Effect:
+def prepare_upstreams(
+    factory: ProxyFactory, reactor: Any, workers: int, config: ProxyConfig
+) -> Effect:
     """Prepare where the commands are executed, how each is checked, and the queue before them.
 
+    :param workers: by which the limits are divided.
     :raises SettingError: if an endpoint is malformed, or needs a file that is missing, or if a
         local address cannot be used.
     """
-    targets = upstream_targets(reactor, config)
+    targets = [
+        one._replace(limit=-(-one.limit // workers)) for one in upstream_targets(reactor, config)
+    ]
     upstreams = factory.resources.upstreams
 
     def apply() -> None:
-        upstreams.queue.limit(config.queue, config.queue_timeout)
+        upstreams.queue.limit(-(-config.queue // workers), config.queue_timeout)
         upstreams.use(targets)
         upstreams.set_health(config.health)
 

@@ -122,7 +122,7 @@ def make_proxy_process(
             partial(prepare_limits, LimitGate(factory), share.workers),
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_proxy_timeouts, factory),
-            partial(prepare_upstreams, factory, reactor),
+            partial(prepare_upstreams, factory, reactor, share.workers),
             partial(prepare_tokens, factory),
             partial(prepare_certificates, [*endpoints, *observation.endpoints], time.time),
             observation.prepare,

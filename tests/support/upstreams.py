@@ -13,6 +13,9 @@ from natproxy.proxy.upstreams import Target, Upstream, Upstreams
 from natproxy.proxy.upstreams.group import Changed
 from tests.support.doubles import TurnClock, Wire
 
+FEAT_REPLY = b"OK\nNATPROXY 2\nGET offset length if-match\nLS after\nEND\n"
+"""The reply to ``FEAT`` of a server with these abilities."""
+
 VERSION_2 = parse_abilities(b"NATPROXY 2\nGET offset length if-match\nLS after\n")
 
 

@@ -18,9 +18,7 @@ from natproxy.protocol import EMPTY_RESPONSE, MAX_LINE, VERSION_1
 from natproxy.proxy.header import LOCAL, NO_HEADER_EXPECTED
 from natproxy.proxy.upstreams import Target, Upstream, Upstreams
 from natproxy.proxy.upstreams.check import HealthCheck, Stage
-from tests.support.upstreams import VERSION_2, PlayedConnector
-
-REPLY = b"OK\nNATPROXY 2\nGET offset length if-match\nLS after\nEND\n"
+from tests.support.upstreams import FEAT_REPLY, VERSION_2, PlayedConnector
 
 
 class CheckCase(SynchronousTestCase):
@@ -61,18 +59,18 @@ class PassTests(CheckCase):
         self.assertEqual(self.connected, {self.check})
         assert self.check.ends is not None
         self.assertEqual(self.check.ends.local, ("127.0.0.1", 50_000))
-        self.attempt.send(REPLY)
+        self.attempt.send(FEAT_REPLY)
         self.assert_ended(None)
         self.assertEqual(self.upstream.abilities, VERSION_2)
 
-    @given(st.lists(st.integers(0, len(REPLY)), max_size=5))
+    @given(st.lists(st.integers(0, len(FEAT_REPLY)), max_size=5))
     def test_reply_in_pieces(self, cuts: list[int]) -> None:
         self.prepare()
         self.attempt.accept()
-        places = [0, *sorted(cuts), len(REPLY)]
+        places = [0, *sorted(cuts), len(FEAT_REPLY)]
         for begin, end in pairwise(places):
             if self.check.stage is not Stage.ENDED:
-                self.attempt.send(REPLY[begin:end])
+                self.attempt.send(FEAT_REPLY[begin:end])
         self.assert_ended(None)
         self.assertEqual(self.upstream.abilities, VERSION_2)
 
@@ -85,7 +83,7 @@ class PassTests(CheckCase):
 
     def test_header_precedes_the_command(self) -> None:
         self.prepare(header=True)
-        self.attempt.reply(REPLY)
+        self.attempt.reply(FEAT_REPLY)
         self.assertEqual(self.attempt.wire.value(), LOCAL + b"FEAT\n")
         self.assert_ended(None)
 
@@ -182,7 +180,7 @@ class EndTests(CheckCase):
             self.assertTrue(self.attempt.wire.aborted if connected else self.attempt.cancelled)
 
     def test_nothing_counts_after_the_end(self) -> None:
-        self.attempt.reply(REPLY)
+        self.attempt.reply(FEAT_REPLY)
         self.attempt.send(b"ERR 503 busy\n")
         self.attempt.die()
         self.attempt.refuse()
@@ -199,5 +197,5 @@ class EndTests(CheckCase):
         second.last.send(b"ERR 503 busy\n")
         second.last.protocol.connectionLost(Failure(error.ConnectionLost()))
         self.assertFalse(first.aborted)
-        protocol.dataReceived(REPLY)
+        protocol.dataReceived(FEAT_REPLY)
         self.assert_ended(None)

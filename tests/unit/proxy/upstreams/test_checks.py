@@ -7,8 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.address import Address
 from natproxy.proxy.upstreams import Health, Mode, State
 from natproxy.proxy.upstreams.checks import HealthChecks
-from tests.support.upstreams import PlayedGroup
-from tests.unit.proxy.upstreams.test_check import REPLY
+from tests.support.upstreams import FEAT_REPLY, PlayedGroup
 
 HEALTH = Health(interval=2, timeout=1, rise=2, fall=2, failures=3)
 
@@ -30,7 +29,7 @@ class ChecksCase(SynchronousTestCase):
 
     def reply(self, name: str = "a") -> None:
         """Let the newest check pass."""
-        self.group.connectors[name].last.reply(REPLY)
+        self.group.connectors[name].last.reply(FEAT_REPLY)
 
     def stop(self) -> None:
         """Stop, and check that nothing is left."""
@@ -88,7 +87,7 @@ class IntervalTests(ChecksCase):
             self.clock.advance(0)
             attempt = self.group.connectors["a"].last
             if passes:
-                attempt.reply(REPLY)
+                attempt.reply(FEAT_REPLY)
             else:
                 attempt.refuse()
             states.append(self.group["a"].state)
@@ -105,7 +104,7 @@ class IntervalTests(ChecksCase):
         self.assertEqual(ends.upstream, ("127.0.0.1", 9001))
         self.assertTrue(checks.is_own(ends.local))
         self.assertFalse(checks.is_own(Address("127.0.0.1", 1)))
-        self.group.connectors["a"].last.send(REPLY)
+        self.group.connectors["a"].last.send(FEAT_REPLY)
         self.assertFalse(checks.is_own(ends.local))
         self.assertEqual(checks.ends(), [])
 
