@@ -75,7 +75,7 @@ class SourceTests(ConfigCase):
             "[proxy]\n"
             'listen = ["tcp:1", "tcp:2"]\nupstream = "tcp:h:3"\ntimeout = 4\n'
             'source = "10.0.0.2"\nupstream-proxy-protocol = true\n'
-            "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
+            "connect-timeout = 5\nresume-for = 21\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
             'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
             "line-timeout = 19\nbody-timeout = 20\n"
             'max-delay = 16\nmin-rate = "18K"\nlimits.total.commands = 17\n'
@@ -107,6 +107,7 @@ class SourceTests(ConfigCase):
                 health_failures=28,
                 timeout=4.0,
                 connect_timeout=5.0,
+                resume_for=21.0,
                 idle_timeout=6.0,
                 first_command_timeout=7.5,
                 drain=8.0,

@@ -90,6 +90,7 @@ PROXY: Effects = {
     "journal_max_size": ("2M", lambda service: _maintenance(service)._max_size, 2 << 20),
     "queue": (26, lambda service: _upstreams(service).queue.length, 26),
     "queue_timeout": (27, lambda service: _upstreams(service).queue.timeout, 27.0),
+    "resume_for": (12, lambda service: service.factory.resources.retries.resume_for, 12.0),
     "source": (["127.0.0.3"], lambda service: _connector(service).sources is not None, True),
     "timeout": (11, lambda service: service.factory.resources.replies.seconds, 11.0),
     "upstream_proxy_protocol": (
