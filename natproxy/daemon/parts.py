@@ -25,6 +25,7 @@ from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.reload import Effect
 from natproxy.daemon.service import DrainingService
 from natproxy.proxy.factory import ProxyFactory
+from natproxy.proxy.resolution import AddressCache
 from natproxy.relay import Method, Relays
 from natproxy.server.factory import CommandFactory
 from natproxy.server.gates import LimitGate
@@ -123,20 +124,23 @@ def prepare_proxy_timeouts(factory: ProxyFactory, config: ProxyConfig) -> Effect
 
 
 def prepare_upstreams(
-    factory: ProxyFactory, reactor: Any, workers: int, config: ProxyConfig
+    factory: ProxyFactory, reactor: Any, names: AddressCache, workers: int, config: ProxyConfig
 ) -> Effect:
     """Prepare where the commands are executed, how each is checked, and the queue before them.
 
+    :param names: the addresses of those that are known by name.
     :param workers: by which the limits are divided.
     :raises SettingError: if an endpoint is malformed, or needs a file that is missing, or if a
         local address cannot be used.
     """
     targets = [
-        one._replace(limit=-(-one.limit // workers)) for one in upstream_targets(reactor, config)
+        one._replace(limit=-(-one.limit // workers))
+        for one in upstream_targets(reactor, config, names)
     ]
     upstreams = factory.resources.upstreams
 
     def apply() -> None:
+        names.interval = config.upstream_lookup
         upstreams.queue.limit(-(-config.queue // workers), config.queue_timeout)
         upstreams.use(targets)
         upstreams.set_health(config.health)

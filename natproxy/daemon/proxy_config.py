@@ -9,6 +9,7 @@ from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.config_fields import setting
 from natproxy.daemon.rules import LocalAddresses, Size, TimeSpan
 from natproxy.daemon.upstream_settings import UpstreamList, UpstreamSettings, default_name
+from natproxy.proxy.resolution import INTERVAL
 from natproxy.proxy.upstreams.queue import LENGTH, TIMEOUT
 from natproxy.proxy.upstreams.state import Health
 from natproxy.settings import Choice, Flag, Seconds, Text, WholeNumber
@@ -30,6 +31,8 @@ class ProxyConfig(DaemonConfig):
     :ivar upstream: the file servers, at least one: commands are sent to each of them.
     :ivar upstream_proxy_protocol: whether connections to them begin with a PROXY header.
     :ivar upstream_connections: commands that each of them may have at once; 0 for no limit.
+    :ivar upstream_lookup: seconds after which the name of one is looked up again; 0 for each
+        connection.
     :ivar queue: commands that may wait for one at once.
     :ivar queue_timeout: seconds that a command may wait.
     :ivar health_interval: seconds between two health checks of one; 0 for none, ``None`` for
@@ -76,6 +79,11 @@ class ProxyConfig(DaemonConfig):
         0,
         WholeNumber(0, unit="commands"),
         "Commands that one file server may have at once; others wait in a queue; 0: no limit.",
+    )
+    upstream_lookup: float = setting(
+        INTERVAL,
+        Seconds(0),
+        "Seconds after which the name of a file server is looked up again; 0: at each connection.",
     )
     queue: int = setting(
         LENGTH,

@@ -75,7 +75,8 @@ class SourceTests(ConfigCase):
             "[proxy]\n"
             'listen = ["tcp:1", "tcp:2"]\nupstream = "tcp:h:3"\ntimeout = 4\n'
             'source = "10.0.0.2"\nupstream-proxy-protocol = true\n'
-            "connect-timeout = 5\nresume-for = 21\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
+            "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
+            "resume-for = 21\n"
             'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
             "line-timeout = 19\nbody-timeout = 20\n"
             'max-delay = 16\nmin-rate = "18K"\nlimits.total.commands = 17\n'
@@ -85,7 +86,8 @@ class SourceTests(ConfigCase):
             'journal-names = "none"\ntokens = "f"\nauth-plain = true\n'
             "workers = 19\nreload-drain = 20\n"
             'rules-default = "deny"\ntrusted-proxies = ["10.0.0.0/8"]\n'
-            "upstream-connections = 21\nqueue = 22\nqueue-timeout = 23\nhealth-interval = 24\n"
+            "upstream-lookup = 20\nupstream-connections = 21\n"
+            "queue = 22\nqueue-timeout = 23\nhealth-interval = 24\n"
             "health-timeout = 25\nhealth-rise = 26\nhealth-fall = 27\nhealth-failures = 28\n"
             '[[proxy.rules]]\naction = "allow"\nclients = "unix"\n'
         )
@@ -97,6 +99,7 @@ class SourceTests(ConfigCase):
                 upstream="tcp:h:3",
                 source=("10.0.0.2",),
                 upstream_proxy_protocol=True,
+                upstream_lookup=20.0,
                 upstream_connections=21,
                 queue=22,
                 queue_timeout=23.0,

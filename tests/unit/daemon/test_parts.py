@@ -23,6 +23,7 @@ from natproxy.daemon.reload import Reloader, Result
 from natproxy.daemon.service import DrainingService
 from natproxy.journal.maintenance import Maintenance
 from natproxy.protocol import Command
+from natproxy.proxy.resolution import AddressCache
 from natproxy.relay import Method, Relays
 from natproxy.settings import SettingError
 from natproxy.tokens.entries import new_token
@@ -88,9 +89,9 @@ PROXY: Effects = {
     "idle_timeout": (10, lambda service: service.factory.idle.seconds, 10.0),
     "journal_keep": ("1h", lambda service: _maintenance(service)._keep, 3600.0),
     "journal_max_size": ("2M", lambda service: _maintenance(service)._max_size, 2 << 20),
+    "resume_for": (12, lambda service: service.factory.resources.retries.resume_for, 12.0),
     "queue": (26, lambda service: _upstreams(service).queue.length, 26),
     "queue_timeout": (27, lambda service: _upstreams(service).queue.timeout, 27.0),
-    "resume_for": (12, lambda service: service.factory.resources.retries.resume_for, 12.0),
     "source": (["127.0.0.3"], lambda service: _connector(service).sources is not None, True),
     "timeout": (11, lambda service: service.factory.resources.replies.seconds, 11.0),
     "upstream_proxy_protocol": (
@@ -98,6 +99,7 @@ PROXY: Effects = {
         lambda service: _upstream(service).header,
         True,
     ),
+    "upstream_lookup": (29, lambda service: _resolver(service).interval, 29.0),
     "upstream_connections": (28, lambda service: _upstream(service).limit, 28),
     "upstream": ("tcp:127.0.0.2:1", lambda service: _connector(service).address, ("127.0.0.2", 1)),
 }
@@ -123,6 +125,18 @@ def _method(relays: Relays) -> Method:
 def _upstreams(service: DrainingService) -> Any:
     factory: Any = service.factory
     return factory.resources.upstreams
+
+
+def _resolver(service: DrainingService) -> Any:
+    assert service.reloader is not None
+    (settings,) = service.reloader.settings
+    (names,) = [
+        bound
+        for part in settings._parts
+        for bound in getattr(part, "args", ())
+        if isinstance(bound, AddressCache)
+    ]
+    return names
 
 
 def _upstream(service: DrainingService) -> Any:
