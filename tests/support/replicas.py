@@ -113,7 +113,9 @@ class Replicas:
         apart: float,
         chance: random.Random,
     ) -> None:
-        """Kill a server, whichever, at certain bytes of a download, and start it again.
+        """Kill servers at certain bytes of a download, and start them again.
+
+        All are killed once in a random order, then all again: no download is on the others only.
 
         :param moments: bytes, ascending.
         :param received: returns the bytes received.
@@ -121,6 +123,7 @@ class Replicas:
         :param apart: seconds between two kills, at least.
         """
         last = 0.0
+        order: list[Process] = []
         for moment in moments:
             deadline = time.monotonic() + 10 * PATIENCE
             while received() < moment or time.monotonic() < last + apart:
@@ -128,7 +131,8 @@ class Replicas:
                 if not running():
                     return
                 time.sleep(0.005)
-            server = chance.choice(self.servers)
+            order = order or chance.sample(self.servers, len(self.servers))
+            server = order.pop()
             last = time.monotonic()
             server.kill()
             self.kills += 1

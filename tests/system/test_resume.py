@@ -113,8 +113,8 @@ def check(replicas: Replicas, began: float, client: str, figures: list[Figures])
     assert len({row["command"] for row in rows}) == 1
     assert rows[-1]["outcome"] == "completed"
     assert replicas.kills == KILLS
-    if len(replicas.servers) == 1:
-        assert len(rows) > KILLS
+    # Some of the servers that were killed had the download.
+    assert len(rows) > KILLS // len(replicas.servers)
     elapsed = time.monotonic() - began
     figures.append(Figures(client, len(replicas.servers), replicas.kills, len(rows), elapsed))
 
