@@ -20,7 +20,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import deferLater
 
 from natproxy.server.factory import CommandFactory
-from tests.support.dying_server import Death, DyingServer, Plan
+from tests.support.dying_relay import Death, DyingRelay, Plan
 from tests.support.loopback import client_of, file_server, listening
 
 MOST = 300_000
@@ -230,7 +230,7 @@ async def play(
     plan.deaths[case.changed_at] = case.deaths[case.changed_at]._replace(then=change_file)
     async with AsyncExitStack() as stack:
         target = await stack.enter_async_context(listening(file_server(directory)))
-        servers = [DyingServer(target, plan) for _ in range(case.servers)]
+        servers = [DyingRelay(target, plan) for _ in range(case.servers)]
         for server in servers:
             server.start()
             stack.push_async_callback(server.stop)
