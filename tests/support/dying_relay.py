@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Any, NamedTuple
 
 from twisted.internet import reactor
@@ -12,7 +13,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from tests.support.loopback import HOST
+from tests.support.loopback import HOST, own_host
+
+_ports = count(10_000)
 
 
 def _nothing() -> None:
@@ -54,7 +57,7 @@ class DyingRelay(Factory):
     """Passes on commands and replies, and dies as planned.
 
     :param target: the port of the file server.
-    :ivar port: at which it listens; 0 before `start`.
+    :ivar host: at which it listens, likewise `port`.
     """
 
     noisy = False
@@ -62,16 +65,15 @@ class DyingRelay(Factory):
     def __init__(self, target: int, plan: Plan) -> None:
         self.target = target
         self.plan = plan
-        self.port = 0
+        self.host, self.port = own_host(0), next(_ports)
         self._ends: set[_Near] = set()
         self._listener: Any = None
         self._return: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Listen; at the same port as before, if it has been started before."""
+        """Listen."""
         self._return = None
-        self._listener = reactor.listenTCP(self.port, self, interface=HOST)
-        self.port = self._listener.getHost().port
+        self._listener = reactor.listenTCP(self.port, self, interface=self.host)
 
     async def stop(self) -> None:
         """Stop listening and reset all connections."""

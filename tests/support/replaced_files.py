@@ -174,6 +174,10 @@ class Played(NamedTuple):
         if self.lost > self.case.servers and self.ending is Ending.ERROR:
             # Without a header, a command has one further try for each server.
             return (Ending.ERROR,)
+        cut_off = self.begun and not self.case.line.startswith(b"GET")
+        if cut_off and self.ending in (Ending.CUT_OFF, Ending.OLD):
+            # A reply to DOWNLOAD is not continued; it is complete if no server died inside it.
+            return (self.ending,)
         if not self.changed or self.case.change is Change.NOTHING:
             return (Ending.OLD,)
         if not self.begun:
@@ -209,12 +213,12 @@ async def play(
     case: Case,
     directory: Path,
     chance: random.Random,
-    make_proxy: Callable[[Sequence[int]], CommandFactory],
+    make_proxy: Callable[[Sequence[tuple[str, int]]], CommandFactory],
 ) -> Played:
     """Play a case.
 
     :param directory: is made.
-    :param make_proxy: returns the factory of a proxy to the ports of its upstreams.
+    :param make_proxy: returns the factory of a proxy to upstreams at some hosts and ports.
     """
     directory.mkdir()
     path = directory / "file"
@@ -234,7 +238,7 @@ async def play(
         for server in servers:
             server.start()
             stack.push_async_callback(server.stop)
-        proxy = make_proxy([server.port for server in servers])
+        proxy = make_proxy([(server.host, server.port) for server in servers])
         port = await stack.enter_async_context(listening(proxy))
         client = await stack.enter_async_context(client_of(port))
         client.send(case.line)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from tests.support.fleet import NATPROXY, PATIENCE, Process
+from tests.support.loopback import own_host
 from tests.support.namespaces import Machine
 from tests.support.twistd import TWISTD, environment
 
@@ -43,12 +43,6 @@ class ThisMachine(Machine):
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-
-
-def own_host(number: int) -> str:
-    """Return an address of loopback that only this process uses."""
-    pid = os.getpid()
-    return f"127.{64 + (pid >> 14) % 128}.{pid >> 6 & 255}.{(pid & 63) * 4 + number}"
 
 
 class Replicas:

@@ -21,7 +21,6 @@ from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.proxy.tcp import TCPConnector
 from natproxy.proxy.upstreams import Target
-from tests.support.loopback import HOST, proxy_to
 from tests.support.replaced_files import Change, Ending, Played, draw, judged, play
 
 CASES = int(os.environ.get("NATPROXY_TEST_REPLACED", "60"))
@@ -37,12 +36,12 @@ it must have the whole new file, or an error. A file that has not changed must b
 """
 
 
-def make_proxy(ports: Sequence[int]) -> ProxyFactory:
-    """Return the factory of a proxy to file servers at some ports."""
-    proxy = proxy_to(ports[0], resume_for=5.0)
-    connectors = [TCPConnector(reactor, HOST, port, 5.0) for port in ports]
+def make_proxy(servers: Sequence[tuple[str, int]]) -> ProxyFactory:
+    """Return the factory of a proxy to file servers at some hosts and ports."""
+    connectors = [TCPConnector(reactor, host, port, 5.0) for host, port in servers]
+    proxy = ProxyFactory(reactor, connectors[0], resume_for=5.0)
     proxy.resources.upstreams.use(
-        [Target(str(port), "", one) for port, one in zip(ports, connectors, strict=True)]
+        [Target(str(number), "", one) for number, one in enumerate(connectors)]
     )
     return proxy
 
