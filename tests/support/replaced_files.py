@@ -174,10 +174,9 @@ class Played(NamedTuple):
         if self.lost > self.case.servers and self.ending is Ending.ERROR:
             # Without a header, a command has one further try for each server.
             return (Ending.ERROR,)
-        cut_off = self.begun and not self.case.line.startswith(b"GET")
-        if cut_off and self.ending in (Ending.CUT_OFF, Ending.OLD):
-            # A reply to DOWNLOAD is not continued; it is complete if no server died inside it.
-            return (self.ending,)
+        if self.case.line.startswith(b"DOWNLOAD") and self.ending is Ending.CUT_OFF:
+            # Its reply is not continued.
+            return (Ending.CUT_OFF,)
         if not self.changed or self.case.change is Change.NOTHING:
             return (Ending.OLD,)
         if not self.begun:
