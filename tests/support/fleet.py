@@ -89,6 +89,7 @@ class Process:
 
     :param ready: matches the line that it writes once it is ready; ``None`` not to wait for it.
     :param fatal: the signal that kills it.
+    :ivar process: that was started last.
     """
 
     def __init__(
@@ -106,40 +107,43 @@ class Process:
         self._fatal = fatal
         self._machine = machine
         self._place = place
-        self._process: subprocess.Popen[bytes] | None = None
-        self._starts = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        # Bytes of the output of earlier starts.
+        self._earlier = 0
 
     @property
     def output(self) -> Path:
         return self._place / f"{self.name}.out"
 
     def start(self) -> None:
-        self._starts += 1
         with self.output.open("ab") as output:
-            self._process = self._machine.start(
-                self.command, self._place, environment(KEYS), output
-            )
+            self._earlier = output.tell()
+            self.process = self._machine.start(self.command, self._place, environment(KEYS), output)
 
     def await_ready(self) -> None:
-        """Wait until each start has written the line."""
+        """Wait until the last start has written the line."""
         if self._ready is None:
             return
         deadline = time.monotonic() + PATIENCE
-        while len(re.findall(self._ready, self.output.read_text())) < self._starts:
-            assert self._process is not None
-            text = self.output.read_text()[-2000:]
-            assert self._process.poll() is None, f"{self.name} has ended: {text}"
+        while not re.search(self._ready, text := self._written()):
+            assert self.process is not None
+            text = text[-2000:]
+            assert self.process.poll() is None, f"{self.name} has ended: {text}"
             assert time.monotonic() < deadline, f"{self.name}: no {self._ready!r} in {text}"
             time.sleep(0.02)
+
+    def _written(self) -> str:
+        """Return what the last start has written."""
+        return self.output.read_bytes()[self._earlier :].decode(errors="replace")
 
     def kill(self) -> None:
         self.end(self._fatal)
 
     def end(self, number: int = signal.SIGTERM) -> None:
         """Send a signal and wait for the end."""
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait(PATIENCE)
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(PATIENCE)
 
 
 class Fleet:

@@ -226,6 +226,15 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def own_host(number: int) -> str:
+    """Return an address of loopback that only this process uses.
+
+    With a port that is not an ephemeral one, a listener can be closed and come back.
+    """
+    pid = os.getpid()
+    return f"127.{64 + (pid >> 14) % 128}.{pid >> 6 & 255}.{(pid & 63) * 4 + number}"
+
+
 class Daemon:
     """A ``twistd`` plugin in a process of its own.
 
