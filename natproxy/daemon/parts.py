@@ -17,7 +17,7 @@ from natproxy.access.rules import Rules
 from natproxy.daemon.certificates import describe_expiry
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import Capacity, clients_for
-from natproxy.daemon.endpoints import upstream_connector
+from natproxy.daemon.endpoints import upstream_targets
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.limits import divided
 from natproxy.daemon.listening import ListeningEndpoint
@@ -117,18 +117,19 @@ def prepare_proxy_timeouts(factory: ProxyFactory, config: ProxyConfig) -> Effect
     def apply() -> None:
         factory.idle.change(config.idle_timeout)
         factory.resources.replies.change(config.timeout)
+        factory.resources.retries.resume_for = config.resume_for
 
     return apply
 
 
-def prepare_upstream(factory: ProxyFactory, reactor: Any, config: ProxyConfig) -> Effect:
+def prepare_upstreams(factory: ProxyFactory, reactor: Any, config: ProxyConfig) -> Effect:
     """Prepare where the commands are executed, with or without a header, and the time to connect.
 
-    :raises SettingError: if the endpoint is malformed, or needs a file that is missing, or if a
+    :raises SettingError: if an endpoint is malformed, or needs a file that is missing, or if a
         local address cannot be used.
     """
-    connector = upstream_connector(reactor, config)
-    return lambda: factory.resources.upstreams.use(connector, config.upstream_proxy_protocol)
+    targets = upstream_targets(reactor, config)
+    return lambda: factory.resources.upstreams.use(targets)
 
 
 def prepare_hiding(storage: LocalStorage | ObjectStorage, config: FileServerConfig) -> Effect:

@@ -8,7 +8,11 @@ from typing import ClassVar
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.config_fields import setting
 from natproxy.daemon.rules import LocalAddresses, Size, TimeSpan
+from natproxy.daemon.upstream_settings import UpstreamList, UpstreamSettings, default_name
 from natproxy.settings import Choice, Flag, Seconds, Text, WholeNumber
+
+UPSTREAM = "tcp:127.0.0.1:9001"
+"""The endpoint of the file server by default."""
 
 ALL_NAMES = "all"
 """The value of ``journal_names`` for all names of commands that name several files."""
@@ -18,13 +22,15 @@ ALL_NAMES = "all"
 class ProxyConfig(DaemonConfig):
     """The settings of the proxy.
 
-    :ivar upstream: endpoint of the file server.
-    :ivar upstream_proxy_protocol: whether connections to it begin with a PROXY header.
+    :ivar upstream: the file servers, at least one: commands are sent to each of them.
+    :ivar upstream_proxy_protocol: whether connections to them begin with a PROXY header.
     :ivar source: local addresses of the connections to it, which they use in turn; none for the
         one that the kernel chooses.
     :ivar timeout: seconds that the file server may take for the header of a reply, or be
         silent in a body.
     :ivar connect_timeout: seconds that it may take to accept a connection.
+    :ivar resume_for: seconds for which the rest of a body is requested again, if the file server
+        fails inside it; 0 for not at all.
     :ivar idle_timeout: seconds until an idle or stalled client is disconnected.
     :ivar relay: how large bodies are moved: ``auto``, ``copy`` or ``splice``.
     :ivar max_clients_per_host: connections of one host at once; 0 for no limit; ``None`` for a
@@ -46,7 +52,11 @@ class ProxyConfig(DaemonConfig):
         Flag(),
         "Whether connections to the file server begin with a PROXY header (true or false).",
     )
-    upstream: str = setting("tcp:127.0.0.1:9001", Text(), "Endpoint of the file server.")
+    upstream: tuple[UpstreamSettings, ...] = setting(
+        (UpstreamSettings(UPSTREAM, default_name(UPSTREAM)),),
+        UpstreamList(),
+        "Endpoint of the file server; may be repeated, for several with the same files.",
+    )
     source: tuple[str, ...] = setting(
         (),
         LocalAddresses(),
@@ -59,6 +69,11 @@ class ProxyConfig(DaemonConfig):
     )
     connect_timeout: float = setting(
         5.0, Seconds(), "Seconds that the file server may take to accept a connection."
+    )
+    resume_for: float = setting(
+        30.0,
+        Seconds(0.0),
+        "Seconds for which the rest of a file is requested after a failure; 0: cut off at once.",
     )
     idle_timeout: float = setting(
         600.0, Seconds(), "Seconds until an idle or stalled client is disconnected."

@@ -1,8 +1,10 @@
 """Events of the NAT table, for subscribers: the log, a journal, metrics, watchers.
 
 A translation begins with `Registered`, which `Relaying` may follow, and ends with `Removed`;
-the three have one serial number. `Failed` reports a command that never had an upstream
-connection, with a serial number of its own.
+the three have one serial number. `Failed` reports a command, or an attempt of it, that had no
+upstream connection, with a serial number of its own.
+
+A command can have several attempts, each with a translation of its own: see `Removed.retried`.
 
 The events are named tuples: a frozen dataclass of as many fields takes four times as long to
 create, and there are three events for each command.
@@ -13,7 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from natproxy.address import Address
-from natproxy.nat.translation import Outcome, TranslationKey
+from natproxy.nat.translation import Earlier, Outcome, TranslationKey
 from natproxy.protocol import Command
 
 
@@ -29,6 +31,7 @@ class Registered(NamedTuple):
         file name in it.
     :ivar key: the two ends of the upstream connection.
     :ivar identity: the client's authenticated name; ``None`` if it has none.
+    :ivar earlier: the earlier attempts of the command; ``None`` if it is the first one.
     """
 
     serial: int
@@ -39,6 +42,7 @@ class Registered(NamedTuple):
     command: Command
     key: TranslationKey
     identity: str | None = None
+    earlier: Earlier | None = None
 
 
 class Relaying(NamedTuple):
@@ -56,6 +60,7 @@ class Relaying(NamedTuple):
     key: TranslationKey
     promised: int | None
     identity: str | None = None
+    earlier: Earlier | None = None
 
 
 class Removed(NamedTuple):
@@ -69,6 +74,7 @@ class Removed(NamedTuple):
     :ivar reason: the error that the client received, or why the entry was removed; may be ``None``.
     :ivar relaying_at: the monotonic clock's seconds at which the header of the reply was received;
         ``None`` if none was.
+    :ivar retried: whether the command continues with another attempt after this one.
     """
 
     serial: int
@@ -85,6 +91,8 @@ class Removed(NamedTuple):
     reason: str | None = None
     relaying_at: float | None = None
     identity: str | None = None
+    earlier: Earlier | None = None
+    retried: bool = False
 
 
 class Failed(NamedTuple):
@@ -93,6 +101,7 @@ class Failed(NamedTuple):
     :ivar sent: bytes of the error that the client received in the reply's place.
     :ivar outcome: how the command ended.
     :ivar reason: the error that the client received, or why the entry was removed; may be ``None``.
+    :ivar retried: as of `Removed`: only this attempt has ended.
     """
 
     serial: int
@@ -105,6 +114,13 @@ class Failed(NamedTuple):
     outcome: Outcome
     reason: str | None = None
     identity: str | None = None
+    earlier: Earlier | None = None
+    retried: bool = False
+
+
+def total_of(event: Removed | Failed) -> int:
+    """Return the bytes that all attempts of a command so far have passed to the client."""
+    return event.sent if event.earlier is None else event.earlier.bytes + event.sent
 
 
 Event = Registered | Relaying | Removed | Failed

@@ -23,7 +23,7 @@ from natproxy.nat.entry import ClientTransport, NATEntry
 from natproxy.nat.events import ALL_KINDS, Event, Failed, Registered, Relaying, Removed
 from natproxy.nat.recorder import Counter, Recorder
 from natproxy.nat.subscribers import Subscribers
-from natproxy.nat.translation import EntryState, Outcome, TranslationKey
+from natproxy.nat.translation import Earlier, EntryState, Outcome, TranslationKey
 from natproxy.protocol import Command
 
 
@@ -126,6 +126,7 @@ class NATTable:
         started_at: float,
         cancel: Callable[[], object],
         identity: str | None = None,
+        earlier: Earlier | None = None,
     ) -> NATEntry:
         """Enter a translation.
 
@@ -134,6 +135,7 @@ class NATTable:
         :param cancel: called by `cancel` and `cancel_client`, to end the relay and reset the
             connections.
         :param identity: the client's authenticated name; ``None`` if it has none.
+        :param earlier: the earlier attempts of the command.
         :raises TranslationExists: if the key is in the table.
         """
         port = key.local.port
@@ -153,6 +155,7 @@ class NATTable:
             self._clock(),
             cancel,
             identity,
+            earlier,
         )
         self._length += 1
         self._by_port[port] = entry if held is None else (*_entries_of(held), entry)
@@ -178,6 +181,7 @@ class NATTable:
                         entry.command,
                         key,
                         identity,
+                        earlier,
                     )
                 )
         return entry
@@ -213,6 +217,7 @@ class NATTable:
                         entry.key,
                         promised,
                         entry.identity,
+                        entry.earlier,
                     )
                 )
 
@@ -262,19 +267,25 @@ class NATTable:
         sent: int,
         reason: str | None = None,
         identity: str | None = None,
-    ) -> None:
-        """Publish that a command has ended without an upstream connection.
+        earlier: Earlier | None = None,
+        retried: bool = False,
+    ) -> int:
+        """Publish that a command, or an attempt of it, has ended without an upstream connection.
 
         :param started_at: when it began, in seconds of the table's clock.
         :param sent: bytes of the error that the client received.
         :param reason: see `natproxy.nat.events.Failed`.
         :param identity: the client's authenticated name; ``None`` if it has none.
+        :param earlier: the earlier attempts of the command.
+        :param retried: whether the command continues with another attempt.
+        :return: the serial number.
         """
         self._serial += 1
+        serial = self._serial
         if self._recorder is None and not self._subscribers.by_kind[Failed]:
-            return
+            return serial
         event = Failed(
-            self._serial,
+            serial,
             self._wall_clock(),
             self._clock(),
             started_at,
@@ -284,6 +295,8 @@ class NATTable:
             outcome,
             reason,
             identity,
+            earlier,
+            retried,
         )
         if self._recorder is not None:
             try:
@@ -291,6 +304,7 @@ class NATTable:
             except Exception:
                 self._log.failure(_NOT_RECORDED)
         self._subscribers.publish(event)
+        return serial
 
     def lookup(self, port: int) -> tuple[NATEntry, ...]:
         """Return the entries with a local port of the proxy.
@@ -363,6 +377,8 @@ class NATTable:
                     entry.reason,
                     entry.relaying_at,
                     entry.identity,
+                    entry.earlier,
+                    entry.retried,
                 )
             )
 

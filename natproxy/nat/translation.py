@@ -19,6 +19,19 @@ class TranslationKey(NamedTuple):
     upstream: Address
 
 
+class Earlier(NamedTuple):
+    """The earlier attempts of a command.
+
+    :ivar command: serial number of the first one, which is the number of the command.
+    :ivar attempts: how many they are.
+    :ivar bytes: that they have passed to the client.
+    """
+
+    command: int
+    attempts: int
+    bytes: int
+
+
 class EntryState(enum.Enum):
     """The states of an entry, in their order."""
 

@@ -8,6 +8,8 @@ the end of the reply to any other.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from natproxy.protocol.replies import ListingBody
 from natproxy.protocol.text import WireError
@@ -25,6 +27,64 @@ MAX_ABILITIES = MAX_LINE
 
 MAX_ABILITY_LINES = 256
 """Lines that a proxy accepts of a ``FEAT`` reply's body."""
+
+
+FIRST_LINE = b"NATPROXY 2"
+"""The first line of the body of a ``FEAT`` reply."""
+
+
+class Abilities(NamedTuple):
+    """What a server supports beside the verbs of version 1, which every server supports.
+
+    :ivar version: of the protocol: 1 or 2.
+    :ivar verbs: the verbs of version 2 in `VERBS`, with the arguments that each takes.
+    """
+
+    version: int
+    verbs: Mapping[bytes, frozenset[bytes]]
+
+    def supports(self, verb: bytes) -> bool:
+        """Return whether the server supports a verb; true for one that is not in `VERBS`."""
+        known = VERBS.get(verb)
+        return verb in self.verbs or known is None or known.version == 1
+
+
+VERSION_1 = Abilities(1, {})
+"""The abilities of a server of version 1."""
+
+
+def parse_abilities(body: bytes) -> Abilities:
+    """Return the abilities in the body of a ``FEAT`` reply: `VERSION_1` if it is no such body.
+
+    Verbs and arguments that are not in `VERBS` are ignored, and so is ``AUTH``, which is not a verb
+    of what is behind a proxy.
+    """
+    first, *others = body.split(b"\n")
+    if first.removesuffix(b"\r") != FIRST_LINE:
+        return VERSION_1
+    verbs = {b"FEAT": frozenset[bytes]()}
+    for line in others:
+        word, *arguments = line.split() or (b"",)
+        verb = VERBS.get(word)
+        if verb is not None and word != AUTH:
+            verbs[word] = frozenset(arguments).intersection(verb.keys)
+    return Abilities(2, verbs)
+
+
+def common_abilities(servers: Iterable[Abilities]) -> Abilities | None:
+    """Return what all servers support; ``None`` if there are none."""
+    common: Abilities | None = None
+    for each in servers:
+        if common is None:
+            common = each
+        else:
+            verbs = {
+                verb: keys & each.verbs[verb]
+                for verb, keys in common.verbs.items()
+                if verb in each.verbs
+            }
+            common = Abilities(min(common.version, each.version), verbs)
+    return common
 
 
 def is_loop_probe(command: Command) -> bool:

@@ -23,7 +23,7 @@ from natproxy.access import Verdict, refuse
 from natproxy.address import Address
 from natproxy.nat import Outcome
 from natproxy.protocol import LOOP_DETECTED, PROXY_ERROR, VIA, Command, is_loop_probe
-from natproxy.proxy.attempt import UpstreamFactory
+from natproxy.proxy.exchange import Exchange
 from natproxy.proxy.resources import Resources
 from natproxy.relay import Outbound
 from natproxy.server.state import Symbol, transition_table
@@ -211,17 +211,22 @@ class _Probe:
         self.local_address: IAddress = UNIXAddress(None)
         self.client_address: Address = resources.address_of(self.local_address)
         line = VIA + b" " + self.nonce
-        self._resources = resources
-        self._upstream = UpstreamFactory(self, resources, Command(VIA, self.nonce, line))
+        self._exchange = Exchange(self, resources, Command(VIA, self.nonce, line))
         self._when_ended = ended
         self._timer: IDelayedCall | None = clock.callLater(PROBE_TIMEOUT, self._expire)
 
     def send(self) -> None:
         """Send the probe to the upstream."""
-        self._upstream.connect()
+        self._exchange.proceed()
 
     def body_begun(self) -> None:
         """Do nothing: the whole probe has a time-out."""
+
+    def reply_suspended(self) -> None:
+        """Do nothing: a probe is not repeated."""
+
+    def reply_resumed(self) -> None:
+        """Do nothing, as `reply_suspended`."""
 
     def reply_finished(self) -> None:
         """Report the end: a reply, or an error in its place, has been written."""
@@ -233,10 +238,7 @@ class _Probe:
 
     def cancel(self, outcome: Outcome) -> None:
         """Reset the upstream connection, or cancel the attempt to connect."""
-        if self._upstream.connected:
-            self._resources.table.cancel_client(self.outbound, outcome)
-        else:
-            self._upstream.cancel(outcome)
+        if not self._exchange.cancel(outcome):
             self._end()
 
     def _expire(self) -> None:

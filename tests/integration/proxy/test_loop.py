@@ -16,6 +16,7 @@ from natproxy.proxy.loop import LOOP, SEVERAL, State
 from natproxy.proxy.tcp import TCPConnector
 from natproxy.server.factory import CommandFactory
 from tests.support.loopback import HOST, client_of, eventually, file_server, proxy_to
+from tests.support.proxies import sole
 
 REFUSED = f"ERR 508 {LOOP}\n".encode()
 
@@ -42,7 +43,7 @@ async def listening(*factories: CommandFactory) -> AsyncIterator[list[int]]:
 
 def connect(factory: ProxyFactory, port: int) -> None:
     """Let a proxy send further commands to a port."""
-    factory.resources.upstreams.use(TCPConnector(reactor, HOST, port, 5.0))
+    factory.resources.upstreams.use(sole(TCPConnector(reactor, HOST, port, 5.0)))
 
 
 @pytest_twisted.ensureDeferred

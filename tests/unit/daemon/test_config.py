@@ -243,7 +243,8 @@ class SourceTests(ConfigCase):
         with open(path, "w") as file:
             file.write("[proxy]\ntimeout = 1\nupstream = 'tcp:b:1'\ndrain = 2\n")
         again = config.load_again()
-        self.assertEqual((again.timeout, again.upstream, again.drain), (60.0, "tcp:a:1", 2.0))
+        self.assertEqual((again.timeout, again.drain), (60.0, 2.0))
+        self.assertEqual([one.endpoint for one in again.upstream], ["tcp:a:1"])
         self.assertRaises(SettingError, config.override, timeout=0)
 
     def test_file_of_windows_editors(self) -> None:
@@ -306,7 +307,7 @@ class ErrorTests(ConfigCase):
             ("log-size = true", "log-size true: must be a whole number from 0 up"),
             ("listen = []", "listen []: must be a string, or a list of at least one"),
             ("listen = [1]", "listen [1]: must be a string, or a list of at least one"),
-            ("upstream = ['tcp:h:1']", 'upstream ["tcp:h:1"]: must be a string'),
+            ("upstream = 1", "upstream 1: must be an endpoint, or a list of endpoints and tables"),
             ("upstream = ''", 'upstream "": must not be empty'),
             ('log = "a\\u0000"', 'log "a\\u0000": must not contain a NUL character'),
             ("relay = 'sendfile'", 'relay "sendfile": must be one of auto, copy, splice'),

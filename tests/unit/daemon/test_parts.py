@@ -84,7 +84,7 @@ PROXY: Effects = {
     "timeout": (11, lambda service: service.factory.resources.replies.seconds, 11.0),
     "upstream_proxy_protocol": (
         True,
-        lambda service: service.factory.resources.upstreams.header,
+        lambda service: service.factory.resources.upstreams.choose(None).header,
         True,
     ),
     "upstream": ("tcp:127.0.0.2:1", lambda service: _connector(service).address, ("127.0.0.2", 1)),
@@ -110,7 +110,7 @@ def _method(relays: Relays) -> Method:
 
 def _connector(service: DrainingService) -> Any:
     factory: Any = service.factory
-    return factory.resources.upstreams.choose(None)
+    return factory.resources.upstreams.choose(None).connector
 
 
 def _maintenance(service: DrainingService) -> Any:

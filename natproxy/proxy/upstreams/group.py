@@ -1,0 +1,180 @@
+"""The upstreams of a proxy, and the choice of one for each try of a command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from natproxy.nat.subscribers import Subscribers
+from natproxy.protocol import Command
+from natproxy.proxy.upstreams.queue import CommandQueue, Waiter
+from natproxy.proxy.upstreams.state import Health, Mode, State
+from natproxy.proxy.upstreams.upstream import Target, Upstream
+
+
+class Changed(NamedTuple):
+    """The health or the mode of an upstream has changed.
+
+    :ivar time: seconds of the clock.
+    :ivar reason: in words.
+    """
+
+    time: float
+    upstream: Upstream
+    state: State
+    mode: Mode
+    reason: str
+
+
+class Upstreams:
+    """The upstreams of a proxy.
+
+    Each try of a command is sent to the one with the fewest, among those that take commands and are
+    up; if every one is down, among all that take commands. Of several with equally few, each is
+    chosen in turn.
+
+    :param clock: for the queue, and for the times of events.
+    :ivar boot: of this run of the daemon, for the PROXY header.
+    :ivar health: when an upstream is down.
+    :ivar checking: whether checks run; without them, no upstream is ever down.
+    :ivar queue: the commands that wait for an upstream.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.boot = ""
+        self.health = Health()
+        self.checking = False
+        self.seconds: Callable[[], float] = clock.seconds
+        self.queue = CommandQueue(clock, self._has_place)
+        self._members: tuple[Upstream, ...] = ()
+        # Those that are chosen from.
+        self._eligible: tuple[Upstream, ...] = ()
+        # The only one, if it always has a place.
+        self._only: Upstream | None = None
+        self._limited = False
+        self._turn = 0
+        self._subscribers: Subscribers[Changed] = Subscribers((Changed,))
+
+    def __iter__(self) -> Iterator[Upstream]:
+        """Return the upstreams, in the order of the settings."""
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def find(self, name: str) -> Upstream | None:
+        """Return the upstream with a name; ``None`` if there is none."""
+        return next((each for each in self._members if each.name == name), None)
+
+    def use(self, targets: Sequence[Target]) -> None:
+        """Send the commands from now on to these upstreams.
+
+        An upstream whose name was in the group before keeps its mode, and its health, if it has the
+        same endpoint. What runs on one that is removed is finished.
+        """
+        earlier = {each.name: each for each in self._members}
+        members = []
+        for target in targets:
+            member = earlier.get(target.name)
+            if member is None:
+                member = Upstream(target, self)
+            else:
+                moved = member.description != target.description
+                member.use(target)
+                if moved:
+                    member.reset("it has another endpoint")
+            members.append(member)
+        self._members = tuple(members)
+        self._update()
+
+    def choose(self, command: Command, tried: Collection[Upstream] = ()) -> Upstream | None:
+        """Return the upstream for a try of a command; ``None`` if it must wait for a place.
+
+        :param tried: upstreams that have failed to execute it: another one is preferred.
+        """
+        if self._only is not None:
+            return self._only
+        if self.queue.waiting and not self.queue.serving:
+            # Those that wait are first.
+            return None
+        chosen = None
+        if tried:
+            chosen = self._least_used([each for each in self._eligible if each not in tried])
+        return self._least_used(self._eligible) if chosen is None else chosen
+
+    def wait(self, waiter: Waiter) -> None:
+        """Let a command wait for which `choose` has returned ``None``; see `CommandQueue.add`."""
+        self.queue.add(waiter)
+
+    def cancel_wait(self, waiter: Waiter) -> None:
+        """Remove a command from the queue, if it waits: it is no longer wanted."""
+        self.queue.remove(waiter)
+
+    def set_mode(self, name: str, mode: Mode) -> bool:
+        """Set whether an upstream takes commands; return whether there is one with the name."""
+        upstream = self.find(name)
+        if upstream is None:
+            return False
+        if upstream.mode is not mode:
+            upstream.mode = mode
+            self._changed(upstream, "set by command")
+        return True
+
+    def subscribe(self, callback: Callable[[Changed], object]) -> Callable[[], None]:
+        """Call back with each later change of health or mode.
+
+        :return: ends the subscription, at any time.
+        """
+        return self._subscribers.add(callback, (Changed,))
+
+    def state_changed(self, upstream: Upstream, reason: str) -> None:
+        """Log, publish and take into account that the health of an upstream has changed."""
+        self._changed(upstream, reason)
+
+    def _changed(self, upstream: Upstream, reason: str) -> None:
+        self._update()
+        down = upstream.state is State.DOWN
+        (self._log.warn if down else self._log.info)(
+            "upstream {name} is {state}, mode {mode}: {reason}",
+            name=upstream.name,
+            state=upstream.state.value,
+            mode=upstream.mode.value,
+            reason=reason,
+        )
+        event = Changed(self.seconds(), upstream, upstream.state, upstream.mode, reason)
+        self._subscribers.publish(event)
+
+    def _update(self) -> None:
+        """Note which upstreams are chosen from, after a change of any of them."""
+        ready = tuple(each for each in self._members if each.mode is Mode.READY)
+        up = tuple(each for each in ready if each.state is State.UP)
+        self._eligible = eligible = up or ready
+        self._limited = any(each.limit for each in eligible)
+        sole = len(self._members) == 1 and len(eligible) == 1 and not self._limited
+        self._only = eligible[0] if sole else None
+        self.queue.wake()
+
+    def _has_place(self, command: Command) -> bool:
+        return any(not each.full for each in self._eligible)
+
+    def _least_used(self, candidates: Sequence[Upstream]) -> Upstream | None:
+        """Return the one with the fewest tries that is not full; ``None`` if each is."""
+        if self._limited:
+            candidates = [each for each in candidates if not each.full]
+        count = len(candidates)
+        if not count:
+            return None
+        self._turn = turn = (self._turn + 1) % count
+        best = candidates[turn]
+        if best.active:
+            # The others, in the order of their turns.
+            for index in range(turn + 1 - count, turn):
+                other = candidates[index]
+                if other.active < best.active:
+                    best = other
+        return best
