@@ -72,7 +72,7 @@ class LocalTable:
         first = self._ring.first_row(entry, self._wall_clock(), now)
         route = first[ROUTE]
         assert route is not None
-        client, client_port, nat, nat_port, upstream, upstream_port, verb, text, identity = route
+        client, client_port, nat, nat_port, upstream, upstream_port, verb, text, identity, _ = route
         name, files, others = parse_packed(text)
         proxy, worker, boot = self._ring.origin
         # By position: with `_replace` of the row's record it takes three times as long.
@@ -84,8 +84,8 @@ class LocalTable:
             boot,
             first[SEQ] or None,
             entry.serial,
-            entry.serial,
-            1,
+            entry.serial if entry.earlier is None else entry.earlier.command,
+            1 if entry.earlier is None else entry.earlier.attempts + 1,
             first[STARTED],
             None,
             client,

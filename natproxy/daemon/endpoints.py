@@ -14,8 +14,9 @@ from natproxy.daemon.certificates import is_upstream_tls, upstream_tls
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.listening import ListeningEndpoint
 from natproxy.daemon.proxy_config import ProxyConfig
-from natproxy.proxy.endpoint import connector_for
-from natproxy.proxy.sources import BindingReactor, Sources, missing_source
+from natproxy.proxy.endpoint import connecting_reactor, connector_for
+from natproxy.proxy.resolution import AddressCache
+from natproxy.proxy.sources import Sources, missing_source
 from natproxy.proxy.upstreams import Target
 from natproxy.settings import SettingError
 from natproxy.tls.files import CertificateError
@@ -55,27 +56,32 @@ def listening_endpoints(
     ]
 
 
-def upstream_targets(reactor: Any, config: ProxyConfig) -> list[Target]:
+def upstream_targets(
+    reactor: Any, config: ProxyConfig, names: AddressCache | None = None
+) -> list[Target]:
     """Return the file servers, to which it connects from the addresses of the setting ``source``.
 
+    :param names: the addresses of those that are known by name; by default, each connection looks
+        its name up.
     :raises SettingError: as by `upstream_endpoint` and `upstream_sources`, for all of them.
     """
     sources = upstream_sources(config)
-    binding = reactor if sources is None else BindingReactor(reactor, sources)
+    connecting = connecting_reactor(reactor, sources, names)
     targets: list[Target] = []
     wrong: list[str] = []
     for one in config.upstream:
         try:
-            endpoint = upstream_endpoint(binding, config, one.endpoint)
+            endpoint = upstream_endpoint(connecting, config, one.endpoint)
         except SettingError as error:
             wrong += error.messages
             continue
         timeout = config.connect_timeout
-        connector = connector_for(one.endpoint, endpoint, reactor, timeout, sources)
+        connector = connector_for(one.endpoint, endpoint, reactor, timeout, sources, names)
         header = one.proxy_protocol
         if header is None:
             header = config.upstream_proxy_protocol
-        targets.append(Target(one.name, one.endpoint, connector, header))
+        limit = config.upstream_connections if one.connections is None else one.connections
+        targets.append(Target(one.name, one.endpoint, connector, header, limit))
     if wrong:
         raise SettingError(*wrong)
     return targets

@@ -25,6 +25,7 @@ from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.reload import Effect
 from natproxy.daemon.service import DrainingService
 from natproxy.proxy.factory import ProxyFactory
+from natproxy.proxy.resolution import AddressCache
 from natproxy.relay import Method, Relays
 from natproxy.server.factory import CommandFactory
 from natproxy.server.gates import LimitGate
@@ -122,14 +123,29 @@ def prepare_proxy_timeouts(factory: ProxyFactory, config: ProxyConfig) -> Effect
     return apply
 
 
-def prepare_upstreams(factory: ProxyFactory, reactor: Any, config: ProxyConfig) -> Effect:
-    """Prepare where the commands are executed, with or without a header, and the time to connect.
+def prepare_upstreams(
+    factory: ProxyFactory, reactor: Any, names: AddressCache, workers: int, config: ProxyConfig
+) -> Effect:
+    """Prepare where the commands are executed, how each is checked, and the queue before them.
 
+    :param names: the addresses of those that are known by name.
+    :param workers: by which the limits are divided.
     :raises SettingError: if an endpoint is malformed, or needs a file that is missing, or if a
         local address cannot be used.
     """
-    targets = upstream_targets(reactor, config)
-    return lambda: factory.resources.upstreams.use(targets)
+    targets = [
+        one._replace(limit=-(-one.limit // workers))
+        for one in upstream_targets(reactor, config, names)
+    ]
+    upstreams = factory.resources.upstreams
+
+    def apply() -> None:
+        names.interval = config.upstream_lookup
+        upstreams.queue.limit(-(-config.queue // workers), config.queue_timeout)
+        upstreams.use(targets)
+        upstreams.set_health(config.health)
+
+    return apply
 
 
 def prepare_hiding(storage: LocalStorage | ObjectStorage, config: FileServerConfig) -> Effect:

@@ -36,6 +36,7 @@ from natproxy.daemon.service import (
 from natproxy.daemon.workers.daemon import of_processes
 from natproxy.daemon.workers.share import ALONE, Share
 from natproxy.proxy.factory import ProxyFactory
+from natproxy.proxy.resolution import AddressCache
 from natproxy.relay import Method, Relays
 from natproxy.server.admission import share_of
 from natproxy.server.gates import LimitGate
@@ -93,7 +94,8 @@ def make_proxy_process(
     :param share: the part of the daemon that the process is.
     """
     endpoints = share.listening(reactor, config)
-    targets = upstream_targets(reactor, config)
+    names = AddressCache(lambda: reactor.nameResolver, lambda: reactor.seconds())
+    targets = upstream_targets(reactor, config, names)
     use_monotonic_time(reactor)
     descriptors = attainable() if descriptors is None else descriptors
     observers = observers_for(config, descriptors, share.workers)
@@ -122,7 +124,7 @@ def make_proxy_process(
             partial(prepare_limits, LimitGate(factory), share.workers),
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_proxy_timeouts, factory),
-            partial(prepare_upstreams, factory, reactor),
+            partial(prepare_upstreams, factory, reactor, names, share.workers),
             partial(prepare_tokens, factory),
             partial(prepare_certificates, [*endpoints, *observation.endpoints], time.time),
             observation.prepare,

@@ -40,7 +40,6 @@ class NATEntry:
     :ivar identity: the client's authenticated name; ``None`` if it has none.
     :ivar recorded: the row of its registration in the ring of events; ``None`` without a ring.
     :ivar earlier: the earlier attempts of its command; ``None`` if it is the first one.
-    :ivar retried: whether the command continues with another attempt after this one.
     """
 
     __slots__ = (
@@ -58,7 +57,6 @@ class NATEntry:
         "registered_at",
         "relayed",
         "relaying_at",
-        "retried",
         "serial",
         "started_at",
         "state",
@@ -94,7 +92,6 @@ class NATEntry:
         self.cancel = cancel
         self.identity = identity
         self.earlier = earlier
-        self.retried = False
 
     @property
     def total(self) -> int:

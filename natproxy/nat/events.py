@@ -4,7 +4,8 @@ A translation begins with `Registered`, which `Relaying` may follow, and ends wi
 the three have one serial number. `Failed` reports a command, or an attempt of it, that had no
 upstream connection, with a serial number of its own.
 
-A command can have several attempts, each with a translation of its own: see `Removed.retried`.
+A command can have several attempts, each with a translation of its own: all but the last one have
+the outcome `Outcome.RETRIED`.
 
 The events are named tuples: a frozen dataclass of as many fields takes four times as long to
 create, and there are three events for each command.
@@ -74,7 +75,6 @@ class Removed(NamedTuple):
     :ivar reason: the error that the client received, or why the entry was removed; may be ``None``.
     :ivar relaying_at: the monotonic clock's seconds at which the header of the reply was received;
         ``None`` if none was.
-    :ivar retried: whether the command continues with another attempt after this one.
     """
 
     serial: int
@@ -92,7 +92,6 @@ class Removed(NamedTuple):
     relaying_at: float | None = None
     identity: str | None = None
     earlier: Earlier | None = None
-    retried: bool = False
 
 
 class Failed(NamedTuple):
@@ -101,7 +100,6 @@ class Failed(NamedTuple):
     :ivar sent: bytes of the error that the client received in the reply's place.
     :ivar outcome: how the command ended.
     :ivar reason: the error that the client received, or why the entry was removed; may be ``None``.
-    :ivar retried: as of `Removed`: only this attempt has ended.
     """
 
     serial: int
@@ -115,7 +113,6 @@ class Failed(NamedTuple):
     reason: str | None = None
     identity: str | None = None
     earlier: Earlier | None = None
-    retried: bool = False
 
 
 def total_of(event: Removed | Failed) -> int:

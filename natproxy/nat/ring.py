@@ -279,6 +279,7 @@ class EventRing:
                 verb,
                 name,
                 entry.identity,
+                None if entry.earlier is None else entry.earlier.plain(),
             ),
             None,
             0,
@@ -339,6 +340,7 @@ class EventRing:
         verb, name = self.verb_and_name(event.command)
         self._count(name)
         client, client_port = event.client
+        earlier = None if event.earlier is None else event.earlier.plain()
         self._add(
             (
                 self._next,
@@ -346,7 +348,7 @@ class EventRing:
                 event.serial,
                 microseconds_of(event.time),
                 microseconds_of(event.time - duration),
-                (client, client_port, None, None, None, None, verb, name, event.identity),
+                (client, client_port, None, None, None, None, verb, name, event.identity, earlier),
                 None,
                 event.sent,
                 event.outcome.value,

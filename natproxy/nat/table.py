@@ -268,7 +268,6 @@ class NATTable:
         reason: str | None = None,
         identity: str | None = None,
         earlier: Earlier | None = None,
-        retried: bool = False,
     ) -> int:
         """Publish that a command, or an attempt of it, has ended without an upstream connection.
 
@@ -277,7 +276,6 @@ class NATTable:
         :param reason: see `natproxy.nat.events.Failed`.
         :param identity: the client's authenticated name; ``None`` if it has none.
         :param earlier: the earlier attempts of the command.
-        :param retried: whether the command continues with another attempt.
         :return: the serial number.
         """
         self._serial += 1
@@ -296,7 +294,6 @@ class NATTable:
             reason,
             identity,
             earlier,
-            retried,
         )
         if self._recorder is not None:
             try:
@@ -378,7 +375,6 @@ class NATTable:
                     entry.relaying_at,
                     entry.identity,
                     entry.earlier,
-                    entry.retried,
                 )
             )
 

@@ -96,7 +96,9 @@ def is_loop_probe(command: Command) -> bool:
     return command.verb == VIA and _NONCE.fullmatch(command.name) is not None
 
 
-def relayed_abilities(abilities: bytes, auth: bool = False) -> bytes:
+def relayed_abilities(
+    abilities: bytes, auth: bool = False, common: Abilities | None = None
+) -> bytes:
     """Return the lines of a ``FEAT`` reply as a proxy passes them on.
 
     Verbs and arguments that are not in `VERBS` are removed, and so are lines of any other
@@ -105,6 +107,7 @@ def relayed_abilities(abilities: bytes, auth: bool = False) -> bytes:
 
     :param abilities: the lines of the body, without ``END``.
     :param auth: whether the client may send ``AUTH`` to the proxy.
+    :param common: what all upstreams support: other verbs and arguments are removed as well.
     """
     first, *others = abilities.split(b"\n")
     lines = [first.removesuffix(b"\r")]
@@ -114,8 +117,9 @@ def relayed_abilities(abilities: bytes, auth: bool = False) -> bytes:
         verb = VERBS.get(word)
         if word == VIA:
             via.append(line.removesuffix(b"\r"))
-        elif verb is not None and word != AUTH:
-            lines.append(b" ".join((word, *(key for key in arguments if key in verb.keys))))
+        elif verb is not None and word != AUTH and (common is None or word in common.verbs):
+            keys = verb.keys if common is None else common.verbs[word]
+            lines.append(b" ".join((word, *(key for key in arguments if key in keys))))
     own = (AUTH,) if auth else ()
     return b"".join(line + b"\n" for line in (*lines, *own, *via, OWN_VIA) if line)
 
@@ -124,10 +128,12 @@ class AbilitiesReader:
     """Reads the body of a ``FEAT`` reply from pieces of any size.
 
     :param auth: see `relayed_abilities`.
+    :param common: likewise.
     """
 
-    def __init__(self, auth: bool = False) -> None:
+    def __init__(self, auth: bool = False, common: Abilities | None = None) -> None:
         self._auth = auth
+        self._common = common
         self._body = ListingBody()
         self._received = bytearray()
 
@@ -145,4 +151,4 @@ class AbilitiesReader:
         if not self._body.complete:
             return None
         listed = bytes(self._received).removesuffix(END + b"\n")
-        return relayed_abilities(listed, self._auth) + END + b"\n"
+        return relayed_abilities(listed, self._auth, self._common) + END + b"\n"

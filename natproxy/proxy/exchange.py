@@ -246,13 +246,12 @@ class Exchange:
         earlier, table = self.earlier, self.resources.table
         count, passed = (1, 0) if earlier is None else (earlier.attempts + 1, earlier.bytes)
         if entry is None:
-            serial = self._publish_failure(loss, 0, retried=True)
+            serial = self._publish_failure(loss._replace(outcome=Outcome.RETRIED), 0)
             self.earlier = Earlier(earlier.command if earlier else serial, count, passed)
         else:
             number = earlier.command if earlier else entry.serial
             self.earlier = Earlier(number, count, passed + entry.relayed)
-            entry.retried = True
-            table.remove(entry, loss.outcome, loss.reason or loss.message)
+            table.remove(entry, Outcome.RETRIED, loss.reason or loss.message)
         if self.state is not State.ENDED:
             self._begin_after(delay)
 
@@ -337,7 +336,7 @@ class Exchange:
         if timer is not None and timer.active():
             timer.cancel()
 
-    def _publish_failure(self, loss: Loss, sent: int, retried: bool = False) -> int:
+    def _publish_failure(self, loss: Loss, sent: int) -> int:
         client = self.client
         return self.resources.table.fail(
             client.client_address,
@@ -348,5 +347,4 @@ class Exchange:
             loss.reason,
             client.identity,
             self.earlier,
-            retried,
         )

@@ -73,8 +73,13 @@ class ProxyFactory(CommandFactory):
         self.loops = LoopGuard(clock, self.resources)
         self.protocol = partial(ProxyProtocol, self.resources, self.loops)
 
+    def start(self) -> None:
+        """Begin to check the upstreams, if there are several."""
+        self.resources.upstreams.start()
+
     def drain(self) -> Deferred[None]:
         """Wait until every client has finished, then close the pipes of the relays."""
+        self.resources.upstreams.stop()
         return super().drain().addCallback(self._drained)
 
     def _drained(self, _: None) -> None:

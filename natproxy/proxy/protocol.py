@@ -59,6 +59,10 @@ class ProxyProtocol(CommandReceiver):
         if self._resources.table.is_upstream_connection(self.client_address, self._own_address):
             self.refuse_command(command, loops.refuse_own_connection())
             return
+        checks = self._resources.upstreams.checks
+        if checks.connected and checks.is_own(self.client_address):
+            self.refuse_command(command, loops.refuse_own_connection())
+            return
         self._exchange = Exchange(self, self._resources, command)
         self._exchange.proceed()
 

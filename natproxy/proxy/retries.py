@@ -117,6 +117,15 @@ class Retries:
         self.resumed = 0
         self.resumed_bytes = 0
 
+    def json(self) -> dict[str, int]:
+        """Return the counters for ``/v1/status``."""
+        return {
+            "retried": self.retried,
+            "interrupted": self.interrupted,
+            "resumed": self.resumed,
+            "resumed_bytes": self.resumed_bytes,
+        }
+
 
 class Schedule:
     """When the attempts of one command follow each other."""

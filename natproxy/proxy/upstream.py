@@ -288,7 +288,9 @@ class UpstreamProtocol(Protocol):
     def _listing_received(self, data: bytes, end: int, header: Header) -> None:
         if self._exchange.command.verb == b"FEAT":
             self._advance(Event.FEATURES_BEGUN)
-            self._features = AbilitiesReader(self._client.may_authenticate)
+            self._features = AbilitiesReader(
+                self._client.may_authenticate, self._resources.upstreams.common
+            )
             self._features_received(data[end + 1 :])
             return
         body = ListingBody()

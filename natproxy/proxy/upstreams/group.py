@@ -9,7 +9,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from natproxy.nat.subscribers import Subscribers
-from natproxy.protocol import Command
+from natproxy.protocol import VERBS, VERSION_1, Abilities, Command, common_abilities
+from natproxy.proxy.upstreams.checks import HealthChecks
 from natproxy.proxy.upstreams.queue import CommandQueue, Waiter
 from natproxy.proxy.upstreams.state import Health, Mode, State
 from natproxy.proxy.upstreams.upstream import Target, Upstream
@@ -39,7 +40,10 @@ class Upstreams:
     :param clock: for the queue, and for the times of events.
     :ivar boot: of this run of the daemon, for the PROXY header.
     :ivar health: when an upstream is down.
-    :ivar checking: whether checks run; without them, no upstream is ever down.
+    :ivar checks: those of the upstreams.
+    :ivar checking: whether they run; without them, no upstream is ever down.
+    :ivar common: what all that are chosen from support; ``None`` if there is one upstream only, or
+        if it is not known.
     :ivar queue: the commands that wait for an upstream.
     """
 
@@ -48,7 +52,9 @@ class Upstreams:
     def __init__(self, clock: IReactorTime) -> None:
         self.boot = ""
         self.health = Health()
+        self.checks = HealthChecks(clock)
         self.checking = False
+        self.common: Abilities | None = None
         self.seconds: Callable[[], float] = clock.seconds
         self.queue = CommandQueue(clock, self._has_place)
         self._members: tuple[Upstream, ...] = ()
@@ -56,7 +62,10 @@ class Upstreams:
         self._eligible: tuple[Upstream, ...] = ()
         # The only one, if it always has a place.
         self._only: Upstream | None = None
+        # Those that support a verb, if others do not.
+        self._by_verb: dict[bytes, tuple[Upstream, ...]] = {}
         self._limited = False
+        self._started = False
         self._turn = 0
         self._subscribers: Subscribers[Changed] = Subscribers((Changed,))
 
@@ -92,6 +101,21 @@ class Upstreams:
         self._members = tuple(members)
         self._update()
 
+    def set_health(self, health: Health) -> None:
+        """Set when an upstream is down, and how it is checked."""
+        self.health = health
+        self._update()
+
+    def start(self) -> None:
+        """Begin to check the upstreams: the daemon has started."""
+        self._started = True
+        self._update()
+
+    def stop(self) -> None:
+        """Cancel all checks: the daemon stops. Commands that wait are served as before."""
+        self._started = False
+        self._update()
+
     def choose(self, command: Command, tried: Collection[Upstream] = ()) -> Upstream | None:
         """Return the upstream for a try of a command; ``None`` if it must wait for a place.
 
@@ -102,10 +126,13 @@ class Upstreams:
         if self.queue.waiting and not self.queue.serving:
             # Those that wait are first.
             return None
+        candidates = self._eligible
+        if self._by_verb:
+            candidates = self._by_verb.get(command.verb, candidates)
         chosen = None
         if tried:
-            chosen = self._least_used([each for each in self._eligible if each not in tried])
-        return self._least_used(self._eligible) if chosen is None else chosen
+            chosen = self._least_used([each for each in candidates if each not in tried])
+        return self._least_used(candidates) if chosen is None else chosen
 
     def wait(self, waiter: Waiter) -> None:
         """Let a command wait for which `choose` has returned ``None``; see `CommandQueue.add`."""
@@ -132,6 +159,10 @@ class Upstreams:
         """
         return self._subscribers.add(callback, (Changed,))
 
+    def abilities_changed(self) -> None:
+        """Take into account that an upstream supports other verbs than before."""
+        self._update()
+
     def state_changed(self, upstream: Upstream, reason: str) -> None:
         """Log, publish and take into account that the health of an upstream has changed."""
         self._changed(upstream, reason)
@@ -157,10 +188,28 @@ class Upstreams:
         self._limited = any(each.limit for each in eligible)
         sole = len(self._members) == 1 and len(eligible) == 1 and not self._limited
         self._only = eligible[0] if sole else None
+        self.common = None
+        if len(self._members) > 1:
+            self.common = common_abilities(filter(None, (each.abilities for each in eligible)))
+        self._by_verb = _by_verb(eligible)
+        self._check()
         self.queue.wake()
 
+    def _check(self) -> None:
+        """Check the upstreams that are to be checked now, if the daemon runs."""
+        if not self._started:
+            self.checks.stop()
+            self.checking = False
+            return
+        was, self.checking = self.checking, self.health.interval > 0
+        self.checks.use(self._members, self.health)
+        if was and not self.checking:
+            for each in self._members:
+                each.reset("it is no longer checked")
+
     def _has_place(self, command: Command) -> bool:
-        return any(not each.full for each in self._eligible)
+        candidates = self._by_verb.get(command.verb, self._eligible)
+        return any(not each.full for each in candidates)
 
     def _least_used(self, candidates: Sequence[Upstream]) -> Upstream | None:
         """Return the one with the fewest tries that is not full; ``None`` if each is."""
@@ -178,3 +227,25 @@ class Upstreams:
                 if other.active < best.active:
                     best = other
         return best
+
+
+def _by_verb(upstreams: Sequence[Upstream]) -> dict[bytes, tuple[Upstream, ...]]:
+    """Return the upstreams that support a verb, for each verb that some support, and some do not.
+
+    One whose abilities are not known counts as one that supports everything. ``FEAT`` is for those
+    of version 1, if there are any: what the group supports in common is version 1 then, and so is
+    their reply.
+    """
+    if all(each.abilities == upstreams[0].abilities for each in upstreams):
+        return {}
+    chosen = {}
+    for verb in VERBS:
+        able = tuple(
+            each for each in upstreams if each.abilities is None or each.abilities.supports(verb)
+        )
+        if 0 < len(able) < len(upstreams):
+            chosen[verb] = able
+    old = tuple(each for each in upstreams if each.abilities == VERSION_1)
+    if old:
+        chosen[b"FEAT"] = old
+    return chosen

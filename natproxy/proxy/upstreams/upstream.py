@@ -41,6 +41,10 @@ class Group(Protocol):
         """Return the seconds of the group's clock."""
         ...
 
+    def abilities_changed(self) -> None:
+        """Take into account that an upstream supports other verbs than before."""
+        ...
+
     def state_changed(self, upstream: Upstream, reason: str) -> None:
         """Log, publish and take into account that the health of an upstream has changed."""
         ...
@@ -146,7 +150,9 @@ class Upstream:
         """
         self.checks += 1
         self.last_check = self._group.seconds()
-        self.abilities = abilities
+        if abilities != self.abilities:
+            self.abilities = abilities
+            self._group.abilities_changed()
         rise = self._group.health.rise
         if self._contradicts(State.DOWN) and self._contrary >= rise:
             self.failures = 0

@@ -44,10 +44,10 @@ MODULES = 16
 """Modules of these functions. One is the transport, which replaces Twisted's; two are an upstream
 and the group of upstreams, and one has what the commands share."""
 
-LOGGED_CALLS = 48
+LOGGED_CALLS = 49
 """Calls with the log as a subscriber."""
 
-FILES = 34
+FILES = 35
 """Modules of the client and of both daemons that execute one ``GET`` of 3 bytes.
 
 One has the attempt to connect, so that the module of the upstream connection stays short."""

@@ -76,7 +76,7 @@ async def test_body_continues_after_each_death(method: Method, cut: str) -> None
             received = await client.takes(expected)
             assert received == header() + CONTENT
             await eventually(lambda: len(proxy.table) == 0, "an empty table")
-    assert [event.retried for event in removed] == [True] * 5 + [False]
+    assert [event.outcome is Outcome.RETRIED for event in removed] == [True] * 5 + [False]
     assert [event.outcome for event in removed][-1] is Outcome.COMPLETED
     assert sum(event.sent for event in removed) == expected
     assert {event.earlier.command for event in removed[1:]} == {removed[0].serial}
@@ -115,5 +115,5 @@ async def test_client_is_cut_off_if_the_file_has_changed(reply: Callable[[int], 
             peer.send(reply(200_000))
             await client.end()
             assert bytes(client.received) == (header() + CONTENT[:200_000])[: client.count]
-    assert [event.retried for event in removed] == [True, False]
+    assert [event.outcome is Outcome.RETRIED for event in removed] == [True, False]
     assert removed[1].outcome in (Outcome.UPSTREAM_GONE, Outcome.ERROR)

@@ -76,6 +76,7 @@ class SourceTests(ConfigCase):
             'listen = ["tcp:1", "tcp:2"]\nupstream = "tcp:h:3"\ntimeout = 4\n'
             'source = "10.0.0.2"\nupstream-proxy-protocol = true\n'
             "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
+            "resume-for = 21\n"
             'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
             "line-timeout = 19\nbody-timeout = 20\n"
             'max-delay = 16\nmin-rate = "18K"\nlimits.total.commands = 17\n'
@@ -85,6 +86,9 @@ class SourceTests(ConfigCase):
             'journal-names = "none"\ntokens = "f"\nauth-plain = true\n'
             "workers = 19\nreload-drain = 20\n"
             'rules-default = "deny"\ntrusted-proxies = ["10.0.0.0/8"]\n'
+            "upstream-lookup = 20\nupstream-connections = 21\n"
+            "queue = 22\nqueue-timeout = 23\nhealth-interval = 24\n"
+            "health-timeout = 25\nhealth-rise = 26\nhealth-fall = 27\nhealth-failures = 28\n"
             '[[proxy.rules]]\naction = "allow"\nclients = "unix"\n'
         )
         config = ProxyConfig.load(environment={}, file=path)
@@ -95,8 +99,18 @@ class SourceTests(ConfigCase):
                 upstream="tcp:h:3",
                 source=("10.0.0.2",),
                 upstream_proxy_protocol=True,
+                upstream_lookup=20.0,
+                upstream_connections=21,
+                queue=22,
+                queue_timeout=23.0,
+                health_interval=24.0,
+                health_timeout=25.0,
+                health_rise=26,
+                health_fall=27,
+                health_failures=28,
                 timeout=4.0,
                 connect_timeout=5.0,
+                resume_for=21.0,
                 idle_timeout=6.0,
                 first_command_timeout=7.5,
                 drain=8.0,
