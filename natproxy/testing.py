@@ -93,7 +93,12 @@ class MemoryFile:
         now = self._node.metadata
         return now.size > self.metadata.size or now.etag == self.metadata.etag
 
-    def current_etag(self) -> str:
+    @property
+    def identity(self) -> str:
+        """The etag when it was opened."""
+        return self.metadata.etag
+
+    def current_identity(self) -> str:
         """Return the etag that the file has now."""
         return self._node.etag
 

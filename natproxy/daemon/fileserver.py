@@ -52,6 +52,7 @@ from natproxy.server.gates import LimitGate
 from natproxy.server.threads import Threads
 from natproxy.settings import SettingError
 from natproxy.storage import LocalStorage, ObjectStorage
+from natproxy.storage.local.metadata import Describe, metadata_of, replica_metadata_of
 from natproxy.storage.objects.location import is_location
 
 _log = Logger()
@@ -61,6 +62,9 @@ DEFAULT_FILES = "./files"
 
 RELAYS = {"auto": Method.AUTO, "copy": Method.COPY, "sendfile": Method.KERNEL}
 """How files are sent, by the values of ``relay``."""
+
+ETAGS: dict[str, Describe] = {"file": metadata_of, "content": replica_metadata_of}
+"""How files are described, by the values of ``etag``."""
 
 
 class Options(DaemonOptions):
@@ -116,10 +120,16 @@ def open_directory(config: FileServerConfig) -> ServedDirectory:
     A directory that is named must exist: if a misspelt name were created, mirrors of the empty
     directory would be emptied.
 
-    :raises SettingError: if it does not exist, or cannot be read, or a setting is for objects only.
+    :raises SettingError: if it does not exist, or cannot be read, or a setting is for the other
+        kind of storage.
     """
     path = DEFAULT_FILES if config.files is None else config.files
     if is_location(path):
+        if config.etag != "file":
+            raise SettingError(
+                f"{config.label('etag')} {config.etag}: only for a directory; objects have the"
+                " etags of their store, in which all its file servers agree"
+            )
         return ServedDirectory(open_objects(config), False)
     for setting, value in (("s3-endpoint", config.s3_endpoint), ("cache", config.cache)):
         if value is not None:
@@ -128,7 +138,7 @@ def open_directory(config: FileServerConfig) -> ServedDirectory:
                 " --files s3://BUCKET/PREFIX names one"
             )
     named = f"{config.label('files')} {path}"
-    directory = LocalStorage(os.path.abspath(path))
+    directory = LocalStorage(os.path.abspath(path), describe=ETAGS[config.etag])
     created = False
     try:
         if config.files is None:

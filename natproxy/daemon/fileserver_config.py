@@ -17,6 +17,7 @@ class FileServerConfig(DaemonConfig):
 
     :ivar files: path of the directory to serve, relative to the working directory; it must
         exist. ``None`` for ``./files``, which is created if it is missing. Or ``s3://BUCKET/PREFIX``.
+    :ivar etag: what the etags of a directory's files are made of: ``file`` or ``content``.
     :ivar s3_endpoint: URL of the S3 service; ``None`` for that of the environment, or of AWS.
     :ivar cache: directory of a cache of objects, relative to the working directory; ``None`` for
         none.
@@ -43,6 +44,14 @@ class FileServerConfig(DaemonConfig):
         " missing.",
         reloadable=False,
         shown="`./files`",
+    )
+    etag: str = setting(
+        "file",
+        Choice("file", "content"),
+        "What etags are made of: file: its inode and times; content: size, mtime and name, as"
+        " copies of it on other servers have them.",
+        # One server has one kind of etags, since a change interrupts every partial download.
+        reloadable=False,
     )
     s3_endpoint: str | None = setting(
         None,

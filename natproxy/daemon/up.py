@@ -60,7 +60,7 @@ def run(
     config: str | None = None,
     reactor: Any = None,
     observation: Mapping[str, object] | None = None,
-    s3_endpoint: str | None = None,
+    storage: Mapping[str, object] | None = None,
 ) -> int:
     """Run both daemons until SIGINT or SIGTERM; return the exit status.
 
@@ -74,7 +74,7 @@ def run(
     :param config: TOML file with the settings of both.
     :param observation: options of the proxy: ``name``, ``control``, ``journal``, ``web``;
         and of both daemons: ``workers``.
-    :param s3_endpoint: URL of the S3 service.
+    :param storage: options of the file server: ``s3-endpoint``, ``etag``.
     :raises StartupError: if they can't be started.
     """
     if reactor is None:
@@ -89,8 +89,10 @@ def run(
     termination = TerminationSignals(reactor, abort, hangup=True)
     with startup_errors(PROGRAM):
         observation = observation or {}
-        workers = observation.get("workers")
-        server_config = _server_config(files, fileserver_listen, config, workers, s3_endpoint)
+        options = dict(storage or {})
+        if "workers" in observation:
+            options["workers"] = observation["workers"]
+        server_config = _server_config(files, fileserver_listen, config, options)
         proxy_config = _proxy_config(listen, config, observation)
         served = fileserver.open_directory(server_config)
         termination.handle_now()
@@ -129,16 +131,10 @@ def _server_config(
     files: str | None,
     fileserver_listen: str | None,
     file: str | None,
-    workers: object,
-    s3_endpoint: str | None = None,
+    options: dict[str, object],
 ) -> FileServerConfig:
-    options: dict[str, object] = {}
-    if workers is not None:
-        options["workers"] = workers
     if files is not None:
         options["files"] = files
-    if s3_endpoint is not None:
-        options["s3-endpoint"] = s3_endpoint
     if fileserver_listen is not None:
         source = Source(OPTION, "--fileserver-listen")
         options["listen"] = Found([fileserver_listen], source)

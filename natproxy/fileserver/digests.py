@@ -66,14 +66,14 @@ CHUNK = 1 << 20
 
 
 class FileRange(NamedTuple):
-    """A range of a file with one etag, and so with one digest.
+    """A range of a file of one identity, and so with one digest.
 
-    :ivar etag: of the whole file.
+    :ivar identity: of the whole file; see `OpenFile.identity`.
     :ivar offset: of the first byte.
     :ivar length: number of bytes.
     """
 
-    etag: str
+    identity: str
     offset: int
     length: int
 
@@ -110,7 +110,7 @@ class Computation:
 
     :param part: no byte of it is beyond the file's end.
     :param file: the file.
-    :param reusable: whether the file will have another etag when it has another digest.
+    :param reusable: whether the file will have another identity when it has another digest.
     :param progress: of an earlier computation of the same range.
     :param clock: monotonic seconds.
     :param client: the first client that requested it.
@@ -194,7 +194,7 @@ class Computation:
             progress.done += len(data)
             if self.remaining and self._clock() >= until:
                 return None
-        if self.remaining or file.current_etag() != part.etag:
+        if self.remaining or file.current_identity() != part.identity:
             raise Refusal(errors.UNAVAILABLE, "the file is changing")
         return progress.sha256.hexdigest()
 
@@ -245,7 +245,7 @@ class Digests:
         :raises Overloaded: if too many digests are waiting.
         :raises Unresponsive: if all that are being computed hang.
         """
-        part = FileRange(file.metadata.etag, offset, length)
+        part = FileRange(file.identity, offset, length)
         known = self._known.get(part)
         if known is not None:
             _close(file)
@@ -358,7 +358,7 @@ class Digests:
         """Close the file of a computation that is not continued for now; keep its progress."""
         computation.close()
         self._forget(computation)
-        # Soon after a change, the same etag may come to stand for other bytes.
+        # Soon after a change, the same identity may come to stand for other bytes.
         if (
             computation.progress.done
             and computation.reusable

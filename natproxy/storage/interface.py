@@ -177,15 +177,24 @@ class OpenFile(Protocol):
         """
         ...
 
-    def current_etag(self) -> str:
-        """Return the etag that the file has now.
+    @property
+    def identity(self) -> str:
+        """Changes whenever the content may have changed; of the file when it was opened.
+
+        It identifies the content to this server. An etag, which servers of copies may share, can
+        be weaker.
+        """
+        ...
+
+    def current_identity(self) -> str:
+        """Return the `identity` that the file has now.
 
         :raises OSError: if its metadata cannot be read.
         """
         ...
 
     def is_racy(self) -> bool:
-        """Return whether the content may change again without a change of the etag.
+        """Return whether the content may change again without a change of the `identity`.
 
         Call it right after opening. git calls such a file "racily clean": it was modified so
         recently that a further modification may leave its timestamps as they are.
@@ -315,7 +324,7 @@ def snapshot_by_opening(
                     piece := file.read_at(len(data), metadata.size - len(data))
                 ):
                     data += piece
-                if len(data) == metadata.size and file.current_etag() == metadata.etag:
+                if len(data) == metadata.size and file.current_identity() == file.identity:
                     return Snapshot(metadata, data)
             finally:
                 file.close()

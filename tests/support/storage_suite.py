@@ -138,7 +138,7 @@ class StorageSuite:
             self.assertEqual(file.read_at(8, 100), b"89")
             self.assertEqual((file.read_at(10, 1), file.read_at(100, 1)), (b"", b""))
             self.assertTrue(file.unchanged())
-            self.assertEqual(file.current_etag(), file.metadata.etag)
+            self.assertEqual(file.current_identity(), file.identity)
             self.assertIsInstance(file.is_racy(), bool)
             self.assertIsInstance(file.device, int)
             descriptor = file.fileno()
@@ -292,8 +292,9 @@ class FilesSuite(StorageSuite):
             with closing(self.storage.open(b"a")) as file:
                 self.write(b"a", content)
                 self.assertIs(file.unchanged(), unchanged, content)
-                self.assertNotEqual(file.current_etag(), file.metadata.etag)
-                self.assertEqual(file.current_etag(), self.storage.metadata(b"a").etag)
+                self.assertNotEqual(file.current_identity(), file.identity)
+                with closing(self.storage.open(b"a")) as other:
+                    self.assertEqual(file.current_identity(), other.identity)
 
     def write(self, name: bytes, content: bytes) -> None:
         """Write to a file in place."""

@@ -217,6 +217,9 @@ def test_cache_that_is_killed_and_shared(tmp_path: Path) -> None:
             timeout=LIMIT,
         )
         assert "12 hits" in status.stdout, status
+        # Both have the store's etag: a download continues at either.
+        etag = session.stat("large").etag
+        assert another.read("large", 1000, if_match=etag) == CONTENT[1000:]
 
 
 def read_until_it_ends(port: int, read: list[bytes]) -> None:

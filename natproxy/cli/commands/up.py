@@ -34,6 +34,12 @@ class Up(Command):
             help="URL of the S3 service (default: of the environment, or AWS)",
         )
         parser.add_argument(
+            "--etag",
+            choices=("file", "content"),
+            help="what etags are made of: inode and times of the file, or size, mtime and name, as"
+            " its copies have them (default: file)",
+        )
+        parser.add_argument(
             "--listen",
             metavar="ENDPOINT",
             action="append",
@@ -100,5 +106,9 @@ class Up(Command):
                 for option in ("name", "control", "journal", "web", "workers")
                 if (value := getattr(arguments, option)) is not None
             },
-            s3_endpoint=arguments.s3_endpoint,
+            storage={
+                option: value
+                for option in ("s3-endpoint", "etag")
+                if (value := getattr(arguments, option.replace("-", "_"))) is not None
+            },
         )

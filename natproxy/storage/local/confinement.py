@@ -29,6 +29,18 @@ _FAILURES = _OUT_OF_RESOURCES | {errno.EIO}
 _ABSENT = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EXDEV))
 
 
+def is_valid(name: bytes) -> bool:
+    """Return whether a name may be resolved.
+
+    Its components stand between single slashes, and none is ``.`` or ``..``.
+    """
+    return (
+        len(name) <= MAX_PATH
+        and b"\0" not in name
+        and {b"", b".", b".."}.isdisjoint(name.split(b"/"))
+    )
+
+
 def is_out_of_resources(error: OSError) -> bool:
     """Return whether the server lacks descriptors or memory at present."""
     return error.errno in _OUT_OF_RESOURCES

@@ -1,4 +1,7 @@
-"""Metadata of local files, and whether their timestamps show the next change.
+"""Metadata of local files, their etags, and whether their timestamps show the next change.
+
+An etag is made of the file's identity, which a copy of the file does not have; or of what a copy
+of it can have as well, so that several servers agree.
 
 Two changes within one granule of a file system's timestamps leave the same timestamps: what git
 calls "racily clean". What was read between the two looks like what is there after
@@ -26,30 +29,62 @@ REMEMBERED = 10_000
 _ETAG_BYTES = 12
 
 
-def metadata_of(result: os.stat_result) -> Metadata:
-    """Return the metadata of a regular file or a directory.
+Describe = Callable[[os.stat_result, bytes], Metadata]
+"""Returns the metadata of a regular file or a directory by its name; see `metadata_of`."""
 
-    The ``etag`` does not depend on the server's run: downloads are resumed after a restart.
+
+def identity_of(result: os.stat_result) -> str:
+    """Return what changes whenever the content of a file or a directory may have changed.
+
+    It does not depend on the server's run: downloads are resumed after a restart.
 
     :param result: of ``stat(2)``.
-    :raises NotFound: if it is of anything else.
     """
-    size, mtime_ns = result.st_size, result.st_mtime_ns
     identity = b"%d %d %d %d %d" % (
         result.st_dev,
         result.st_ino,
-        size,
-        mtime_ns,
+        result.st_size,
+        result.st_mtime_ns,
         result.st_ctime_ns,
     )
-    if stat.S_ISREG(result.st_mode):
-        kind = FILE
-    elif stat.S_ISDIR(result.st_mode):
-        kind, size = DIRECTORY, 0
-    else:
-        raise NotFound
-    etag = blake2b(identity, digest_size=_ETAG_BYTES).hexdigest()
+    return blake2b(identity, digest_size=_ETAG_BYTES).hexdigest()
+
+
+def metadata_of(result: os.stat_result, name: bytes = b"") -> Metadata:
+    """Return the metadata of a regular file or a directory; the etag is its identity.
+
+    :param result: of ``stat(2)``.
+    :param name: not used.
+    :raises NotFound: if it is of anything else.
+    """
+    kind, size = _kind_and_size(result)
+    return Metadata(kind, size, result.st_mtime_ns, identity_of(result))
+
+
+def replica_metadata_of(result: os.stat_result, name: bytes) -> Metadata:
+    """Return the metadata of a regular file or a directory, with an etag that a copy has as well.
+
+    Two files with the same name, size and mtime have the same etag, whatever their content. The
+    etag is the same in all versions of the file server: several of them may serve one tree.
+
+    :param result: of ``stat(2)``.
+    :param name: of the file, as it is served.
+    :raises NotFound: if it is of anything else.
+    """
+    kind, size = _kind_and_size(result)
+    mtime_ns = result.st_mtime_ns
+    # Directories differ in size from one file system to another: they have the size 0 here.
+    replicated = b"%b %d %d %b" % (kind.encode("ascii"), size, mtime_ns, name)
+    etag = blake2b(replicated, digest_size=_ETAG_BYTES).hexdigest()
     return Metadata(kind, size, mtime_ns, etag)
+
+
+def _kind_and_size(result: os.stat_result) -> tuple[str, int]:
+    if stat.S_ISREG(result.st_mode):
+        return FILE, result.st_size
+    if stat.S_ISDIR(result.st_mode):
+        return DIRECTORY, 0
+    raise NotFound
 
 
 class Instant(NamedTuple):

@@ -26,9 +26,9 @@ from natproxy.storage.interface import (
     TooLarge,
     snapshot_by_opening,
 )
-from natproxy.storage.local.confinement import MAX_PATH, READ, is_failure
+from natproxy.storage.local.confinement import MAX_PATH, READ, is_failure, is_valid
 from natproxy.storage.local.hiding import Hiding
-from natproxy.storage.local.metadata import metadata_of
+from natproxy.storage.local.metadata import Describe, metadata_of
 
 TICK = 10_000_000
 """Nanoseconds of the longest tick of a kernel's clock (100 Hz), of which timestamps are made."""
@@ -44,8 +44,8 @@ class SnapshotReader:
 
     :param root: a descriptor of the directory.
     :param opener: opens directories below it.
-    :param is_valid: returns whether a name may be resolved.
     :param open_file: opens a file below it that may be a link, as `Storage.open` does.
+    :param describe: returns the metadata of a file.
     :param hiding: decides which names are hidden.
     :param now: returns nanoseconds since the epoch.
     :param sleep: waits for some seconds.
@@ -55,16 +55,16 @@ class SnapshotReader:
         self,
         root: int,
         opener: Opener,
-        is_valid: Callable[[bytes], bool],
         open_file: Callable[[bytes], OpenFile],
+        describe: Describe = metadata_of,
         hiding: Hiding | None = None,
         now: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._root = root
         self._opener = opener
-        self._is_valid = is_valid
         self._open_file = open_file
+        self._describe = describe
         self._now = now
         self._sleep = sleep
         self._waited = 0
@@ -89,12 +89,12 @@ class SnapshotReader:
         above, slash, last = name.rpartition(b"/")
         try:
             if above + slash != self._path or not _is_component(last) or len(name) > MAX_PATH:
-                if not self._is_valid(name):
+                if not is_valid(name):
                     return NotFound()
                 self._enter(above)
             if self._hiding is not None and self._hiding.hides_entry(self._prefixes, last):
                 return NotFound()
-            found = self._read(self._directory, last, largest)
+            found = self._read(self._directory, name, last, largest)
             if found is not None:
                 return found
             return snapshot_by_opening(self._open_settled, name, largest)
@@ -142,9 +142,11 @@ class SnapshotReader:
             self._sleep((TICK - age) / 1e9)
 
     def _read(
-        self, directory: int, name: bytes, largest: int
+        self, directory: int, name: bytes, last: bytes, largest: int
     ) -> Snapshot | NotFound | TooLarge | Changing | None:
         """Read a regular file directly in a directory; return ``None`` if it is a link.
+
+        :param last: the last component of its name.
 
         The type is checked before the file is opened, since the other end of a FIFO or a device
         would notice it, and again before it is read.
@@ -152,13 +154,13 @@ class SnapshotReader:
         :raises Changing: if it was changed just now, and this reader has waited for too long.
         """
         for _ in range(SNAPSHOT_TRIES):
-            there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            there = os.stat(last, dir_fd=directory, follow_symlinks=False)
             if not stat.S_ISREG(there.st_mode):
                 return None if stat.S_ISLNK(there.st_mode) else NotFound()
             if there.st_size > largest:
                 return TooLarge()
             try:
-                descriptor = os.open(name, _FLAGS, dir_fd=directory)
+                descriptor = os.open(last, _FLAGS, dir_fd=directory)
             except OSError as error:
                 # A link has replaced it.
                 if error.errno == errno.ELOOP:
@@ -175,7 +177,7 @@ class SnapshotReader:
             finally:
                 os.close(descriptor)
             if len(data) == size and _is_same(before, after):
-                return Snapshot(metadata_of(before), data)
+                return Snapshot(self._describe(before, name), data)
         return Changing()
 
 

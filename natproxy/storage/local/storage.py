@@ -22,14 +22,14 @@ from natproxy.storage.interface import (
     unchecked,
 )
 from natproxy.storage.local.confinement import (
-    MAX_PATH,
     PATH,
     READ,
     is_failure,
     is_out_of_resources,
+    is_valid,
 )
 from natproxy.storage.local.hiding import Hides, Hiding
-from natproxy.storage.local.metadata import RacyTimestamps, metadata_of
+from natproxy.storage.local.metadata import Describe, RacyTimestamps, identity_of, metadata_of
 from natproxy.storage.local.scans import Scans
 from natproxy.storage.local.snapshots import SnapshotReader
 from natproxy.storage.local.walk import Tree
@@ -43,15 +43,25 @@ class LocalFile:
 
     :param descriptor: of a regular file; closed by `close`.
     :param result: of ``fstat(2)``.
+    :param name: under which it was opened.
     """
 
     blocking = True
-    __slots__ = ("_descriptor", "_metadata", "_racy", "_result")
+    __slots__ = ("_describe", "_descriptor", "_metadata", "_name", "_racy", "_result")
 
-    def __init__(self, descriptor: int, result: os.stat_result, racy: RacyTimestamps) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        result: os.stat_result,
+        name: bytes,
+        racy: RacyTimestamps,
+        describe: Describe,
+    ) -> None:
         self._descriptor = descriptor
         self._result = result
+        self._name = name
         self._racy = racy
+        self._describe = describe
         self._metadata: Metadata | None = None
 
     @property
@@ -64,7 +74,7 @@ class LocalFile:
         """The metadata when it was opened."""
         # Not at once: a DOWNLOAD needs the size only.
         if self._metadata is None:
-            self._metadata = metadata_of(self._result)
+            self._metadata = self._describe(self._result, self._name)
         return self._metadata
 
     @property
@@ -96,21 +106,26 @@ class LocalFile:
     def unchanged(self) -> bool:
         """Return whether size and mtime are those at opening, or it has grown.
 
-        Not the etag: a rename or an unlink changes the ctime, and not the content.
+        Not the identity: a rename or an unlink changes the ctime, and not the content.
         """
         now, then = os.fstat(self._descriptor), self._result
         return now.st_size > then.st_size or (
             (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns)
         )
 
-    def current_etag(self) -> str:
-        """Return the etag that it has now."""
-        return metadata_of(os.fstat(self._descriptor)).etag
+    @property
+    def identity(self) -> str:
+        """Made of device, inode, size, mtime and ctime when it was opened."""
+        return identity_of(self._result)
+
+    def current_identity(self) -> str:
+        """Return the identity that it has now."""
+        return identity_of(os.fstat(self._descriptor))
 
     def is_racy(self) -> bool:
-        """Return whether it may change again without a change of the etag."""
+        """Return whether it may change again without a change of the identity."""
         return self._racy.is_racy(
-            self.metadata.etag, self.device, self._result.st_ctime, GRANULE, self._racy.now()
+            self.identity, self.device, self._result.st_ctime, GRANULE, self._racy.now()
         )
 
     def close(self) -> None:
@@ -158,7 +173,8 @@ class LocalStorage:
     :param path: of the directory.
     :param opener: how names below it are opened; see `choose_opener`.
     :param scans: the names of large directories, kept from one listing to the next.
-    :param racy: decides whether an etag may be relied upon.
+    :param racy: decides whether an identity may be relied upon.
+    :param describe: returns the metadata, with the etag: `metadata_of` or `replica_metadata_of`.
     """
 
     blocking = False
@@ -169,12 +185,14 @@ class LocalStorage:
         opener: Opener | None = None,
         scans: Scans | None = None,
         racy: RacyTimestamps | None = None,
+        describe: Describe = metadata_of,
     ) -> None:
         self.path = os.fsencode(path)
         self._preferred = self._opener = opener or choose_opener()
         self._hiding: Hiding | None = None
         self._scans = scans or Scans()
         self._racy = racy or RacyTimestamps()
+        self._describe = describe
 
     def hide(self, hides: Hides | None) -> None:
         """Neither list nor open the paths for which a function returns true, nor links to them.
@@ -206,13 +224,13 @@ class LocalStorage:
         :raises NotFound: if there is neither, or it is outside.
         :raises OSError: if descriptors or memory are used up, or the disk fails.
         """
-        if name and not _is_valid(name):
+        if name and not is_valid(name):
             raise NotFound
         with self._root() as root:
             # As long as for a missing file: the directory is opened in either case.
             if self._hiding is not None:
                 self._hiding.refuse(name)
-            return Tree(root, self._opener, self._scans, hiding=self._hiding).metadata(name)
+            return self._tree(root, unchecked, self._hiding).metadata(name)
 
     def open(self, name: bytes) -> LocalFile:
         """Open a regular file for reading.
@@ -220,7 +238,7 @@ class LocalStorage:
         :raises NotFound: if it is absent, no regular file, outside, or unreadable.
         :raises OSError: as `metadata` does.
         """
-        if not _is_valid(name):
+        if not is_valid(name):
             raise NotFound
         with self._root() as root:
             if self._hiding is not None:
@@ -235,12 +253,12 @@ class LocalStorage:
         Regular files, directories, and links inside the directory that lead to either are
         entries.
         """
-        if name and not _is_valid(name):
+        if name and not is_valid(name):
             raise NotFound
         hiding = self._hiding
         with (
             self._root() as root,
-            closing(Tree(root, self._opener, self._scans, check, hiding)) as tree,
+            closing(self._tree(root, check, hiding)) as tree,
         ):
             if hiding is not None:
                 hiding.refuse(name)
@@ -255,7 +273,7 @@ class LocalStorage:
     ) -> Snapshots:
         """Read small files, each in one state; see `Storage.snapshots`.
 
-        A state is one in which the file's etag was the same before and after it was read.
+        A state is one in which the file's identity was the same before and after it was read.
         """
         with ExitStack() as opened:
             try:
@@ -266,11 +284,11 @@ class LocalStorage:
                 return
 
             def open_file(name: bytes) -> LocalFile:
-                if not _is_valid(name):
+                if not is_valid(name):
                     raise NotFound
                 return self._open_regular(root, name)
 
-            reader = SnapshotReader(root, self._opener, _is_valid, open_file, self._hiding)
+            reader = SnapshotReader(root, self._opener, open_file, self._describe, self._hiding)
             opened.callback(reader.close)
             for name in names:
                 check()
@@ -307,6 +325,9 @@ class LocalStorage:
     def _root(self) -> _Root:
         return _Root(self.path)
 
+    def _tree(self, root: int, check: Check, hiding: Hiding | None) -> Tree:
+        return Tree(root, self._opener, self._scans, check, hiding, self._describe)
+
     def _is_file(self, directory: int, name: bytes, entry: os.DirEntry[str]) -> bool:
         """Return whether an entry of the directory is a file that can be opened.
 
@@ -337,7 +358,7 @@ class LocalStorage:
             if is_failure(error):
                 raise
             raise NotFound from error
-        return LocalFile(*opened, self._racy)
+        return LocalFile(*opened, name, self._racy, self._describe)
 
 
 def _refuse_target(hiding: Hiding, root: int, descriptor: int, name: bytes) -> None:
@@ -347,18 +368,6 @@ def _refuse_target(hiding: Hiding, root: int, descriptor: int, name: bytes) -> N
     except BaseException:
         os.close(descriptor)
         raise
-
-
-def _is_valid(name: bytes) -> bool:
-    """Return whether a name may be resolved.
-
-    Its components stand between single slashes, and none is ``.`` or ``..``.
-    """
-    return (
-        len(name) <= MAX_PATH
-        and b"\0" not in name
-        and {b"", b".", b".."}.isdisjoint(name.split(b"/"))
-    )
 
 
 def _open_entry(root: int, name: bytes) -> tuple[int, os.stat_result] | None:

@@ -23,7 +23,7 @@ from natproxy.storage.local.confinement import (
     is_out_of_resources,
 )
 from natproxy.storage.local.hiding import Hiding
-from natproxy.storage.local.metadata import metadata_of
+from natproxy.storage.local.metadata import Describe, metadata_of
 from natproxy.storage.local.scans import Runs, Scans, keys_after
 
 READABLE = b"\0"
@@ -88,6 +88,7 @@ class Tree:
     :param scans: the names in its directories.
     :param check: called at each step of a walk; an exception that it raises ends the walk.
     :param hiding: decides which names are hidden. The caller has checked the name that it passes.
+    :param describe: returns the metadata of a file or a directory.
     """
 
     def __init__(
@@ -97,12 +98,14 @@ class Tree:
         scans: Scans,
         check: Check = unchecked,
         hiding: Hiding | None = None,
+        describe: Describe = metadata_of,
     ) -> None:
         self._root = root
         self._opener = opener
         self._scans = scans
         self._check = check
         self._hiding = hiding
+        self._describe = describe
         self._top = b""
         # The paths under which the top of a walk is: as it is named, and as it is resolved.
         self._prefixes: tuple[bytes, ...] = ()
@@ -124,7 +127,7 @@ class Tree:
         :raises OSError: if descriptors or memory are used up, or the disk fails.
         """
         if not name:
-            return metadata_of(os.fstat(self._root))
+            return self._describe(os.fstat(self._root), name)
         try:
             return self._metadata_below(name)
         except OSError as error:
@@ -216,7 +219,7 @@ class Tree:
         :return: also the metadata of the next key, if it is of something else.
         """
         entries: list[Entry] = []
-        check, read, is_regular = self._check, os.stat, stat.S_ISREG
+        check, read, is_regular, describe = self._check, os.stat, stat.S_ISREG, self._describe
         longest = MAX_PATH - len(path)
         for key in keys:
             check()
@@ -229,7 +232,8 @@ class Tree:
                 break
             if len(key) > longest or not is_regular(result.st_mode):
                 return entries, result
-            entries.append(Entry(path + key, metadata_of(result)))
+            name = path + key
+            entries.append(Entry(name, describe(result, name)))
         return entries, None
 
     def _will_enter(self, name: bytes, entry: Entry | None) -> bool:
@@ -264,7 +268,7 @@ class Tree:
                 # Resolved from the served directory, not from this one: a link may lead
                 # upwards as long as it stays inside.
                 return Entry(name, self._metadata_below(name))
-            metadata = metadata_of(result)
+            metadata = self._describe(result, name)
         except NotFound:
             return None
         except OSError as error:
@@ -346,12 +350,12 @@ class Tree:
             # One component that is a regular file cannot lead outside.
             result = os.stat(name, dir_fd=self._root, follow_symlinks=False)
             if stat.S_ISREG(result.st_mode):
-                return metadata_of(result)
+                return self._describe(result, name)
         descriptor = self._opener(self._root, name, PATH)
         try:
             if self._hiding is not None:
                 self._hiding.refuse_target(self._root, descriptor, name)
-            return metadata_of(os.fstat(descriptor))
+            return self._describe(os.fstat(descriptor), name)
         finally:
             os.close(descriptor)
 

@@ -98,7 +98,12 @@ class ObjectFile:
         """Return true: no byte of another object is ever read."""
         return True
 
-    def current_etag(self) -> str:
+    @property
+    def identity(self) -> str:
+        """The etag, which changes with the content."""
+        return self.metadata.etag
+
+    def current_identity(self) -> str:
         """Return the etag of the object that was read."""
         return self.metadata.etag
 

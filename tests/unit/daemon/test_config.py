@@ -152,6 +152,7 @@ class SourceTests(ConfigCase):
         values = {
             "LISTEN": "tcp:1  tcp:2",
             "FILES": "a directory",
+            "ETAG": "content",
             "S3_ENDPOINT": "http://127.0.0.1:8333",
             "CACHE": "a cache",
             "CACHE_SIZE": "1G",
@@ -221,6 +222,7 @@ class SourceTests(ConfigCase):
             "min-rate": ("1K", "2K", "3K"),
             "auth-plain": ("true", "false", "true"),
             "workers": ("auto", "2", "3"),
+            "etag": ("content", "file", "content"),
             "s3-endpoint": ("http://a", "https://b", "http://c:1"),
             "cache-size": ("1G", "2G", "3G"),
         }
@@ -381,7 +383,7 @@ class ReloadableTests(ConfigCase):
             if not one.metadata["reloadable"]
         }
         places = {"name", "control", "web", "web_hosts", "journal", "journal_names", "ident"}
-        files = {"files", "s3_endpoint", "cache", "cache_size"}
+        files = {"files", "etag", "s3_endpoint", "cache", "cache_size"}
         self.assertEqual(fixed, {"listen", "log", "access_log", "workers", *files, *places})
 
 

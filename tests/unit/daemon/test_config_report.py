@@ -44,6 +44,7 @@ class ShowTests(ReportCase):
                 'cache-size = "10G" # default',
                 "# control # not set: in the usual place",
                 f"drain = 5.0 # {path}: fileserver.drain",
+                'etag = "file" # default',
                 "# files # not set: ./files",
                 "first-command-timeout = 30.0 # default",
                 "hide = [] # default",

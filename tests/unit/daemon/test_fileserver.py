@@ -10,6 +10,8 @@ from natproxy.daemon.descriptors import file_server_capacity, observers_for
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.fileserver.factory import FileServerFactory
 from natproxy.server.admission import Admission
+from natproxy.settings import SettingError
+from natproxy.storage.local.metadata import metadata_of, replica_metadata_of
 from tests.support.daemons import OptionsCase
 from tests.support.doubles import Journal
 
@@ -119,6 +121,20 @@ class NamedDirectoryTests(OptionsCase):
         self.addCleanup(os.chmod, self.directory, 0o700)
         message = self.assert_refused(fileserver.Options, "--files", self.directory)
         self.assertIn("Permission denied", message)
+
+    def test_etags_are_made_of_what_the_setting_says(self) -> None:
+        with open(os.path.join(self.directory, "a"), "wb") as file:
+            file.write(b"content")
+        result = os.stat(file.name)
+        for etag, metadata in (
+            ("file", metadata_of(result)),
+            ("content", replica_metadata_of(result, b"a")),
+        ):
+            config = FileServerConfig.load({"files": self.directory, "etag": etag}, {})
+            directory = fileserver.open_directory(config).directory
+            self.assertEqual(directory.metadata(b"a"), metadata)
+        with self.assertRaisesRegex(SettingError, "--etag both: must be one of file, content"):
+            FileServerConfig.load({"etag": "both"}, {})
 
     def test_directory_is_found_after_a_change_of_the_working_directory(self) -> None:
         served = fileserver.open_directory(FileServerConfig(files="."))

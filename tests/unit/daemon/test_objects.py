@@ -10,6 +10,7 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.daemon import objects
+from natproxy.daemon.config_report import check_config
 from natproxy.daemon.fileserver import open_directory
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.parts import prepare_hiding
@@ -27,6 +28,7 @@ class OpenObjectsTests(SynchronousTestCase):
         self.locations: list[Location] = []
         self.directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.directory)
+        self.file = os.path.join(self.directory, "settings.toml")
 
         def client(location: Location) -> PlayedStore:
             self.locations.append(location)
@@ -84,6 +86,21 @@ class OpenObjectsTests(SynchronousTestCase):
                 f"--{option} {value}: only for an object store; --files s3://BUCKET/PREFIX names"
                 " one",
             )
+
+    def test_etags_are_those_of_the_store(self) -> None:
+        self.store.put("a", b"content")
+        with open(self.file, "w") as file:
+            file.write('[fileserver]\nfiles = "s3://b"\netag = "content"\n')
+        reason = (
+            " content: only for a directory; objects have the etags of their store, in which all"
+            " its file servers agree"
+        )
+        self.assertEqual(self.error(files="s3://b", etag="content"), f"--etag{reason}")
+        checked = check_config(
+            None, "fileserver", {"NATPROXY_FILESERVER_LISTEN": "systemd:"}, self.file
+        )
+        self.assertEqual(checked, [f"{self.file}: fileserver.etag{reason}"])
+        open_directory(self.config(files="s3://b", etag="file"))
 
     def test_what_cannot_be_served(self) -> None:
         self.assertEqual(

@@ -16,7 +16,8 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.daemon import service, up
+from natproxy.daemon import fileserver, service, up
+from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.reload import Reloader
 from natproxy.daemon.service import StartupError
 from tests.support.certificates import Authority
@@ -94,6 +95,21 @@ class ListeningTests(UpCase):
         os.environ["NATPROXY_PROXY_LISTEN"] = "tcp:9040"
         self.output()
         self.assertEqual([server[0] for server in self.reactor.tcpServers], [9031, 9040])
+
+    def test_options_of_the_file_server_are_passed_to_it(self) -> None:
+        opened: list[FileServerConfig] = []
+        directory = fileserver.open_directory
+
+        def open_directory(config: FileServerConfig) -> fileserver.ServedDirectory:
+            opened.append(config)
+            return directory(config)
+
+        self.patch(fileserver, "open_directory", open_directory)
+        self.patch(sys, "stdout", io.StringIO())
+        up.run(None, reactor=self.reactor, storage={"etag": "content"})
+        self.assertEqual([config.etag for config in opened], ["content"])
+        with self.assertRaisesRegex(StartupError, "--s3-endpoint .*: only for an object store"):
+            up.run(None, reactor=self.reactor, storage={"s3-endpoint": "http://127.0.0.1:1"})
 
     def test_file_server_has_no_tls(self) -> None:
         cert, key = Authority(Path.cwd()).issue("localhost")

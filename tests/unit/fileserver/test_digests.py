@@ -102,7 +102,7 @@ class ComputingTests(DigestsCase):
         offset = data.draw(st.integers(0, len(content)))
         length = data.draw(st.integers(0, len(content) - offset))
         file = self.storage.open(b"a")
-        part = FileRange(file.metadata.etag, offset, length)
+        part = FileRange(file.identity, offset, length)
         with mock.patch.object(digests, "CHUNK", chunk):
             computation = Computation(part, file, reusable=True)
             computed = computation.run()
@@ -599,7 +599,9 @@ class CancellingTests(DigestsCase):
                 return bytes(size)
 
         file = EndlessFile(MemoryStorage({b"a": b""})._nodes[b"a"], True)
-        computation = Computation(FileRange("etag", 0, 1 << 50), file, reusable=True, clock=float)
+        computation = Computation(
+            FileRange("identity", 0, 1 << 50), file, reusable=True, clock=float
+        )
         failures: list[BaseException] = []
 
         def run() -> None:

@@ -14,8 +14,9 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from natproxy.relay import Outbound, outbound_of
-from natproxy.relay.outbound import BUDGET, DIRECT, UNSENT, SocketOutbound
+from natproxy.relay import Outbound, outbound, outbound_of
+from natproxy.relay.files import BLOCK
+from natproxy.relay.outbound import AT_ONCE, BUDGET, DIRECT, UNSENT, SocketOutbound
 from tests.support.doubles import SocketWire, Wire
 
 
@@ -78,6 +79,9 @@ class OutboundTests(SynchronousTestCase):
         self.outbound.pauseProducing()
         self.outbound.pauseProducing()
         self.assertEqual(self.calls, ["pause", "paused"])
+
+    def test_block_that_a_thread_has_read_goes_straight_to_the_socket(self) -> None:
+        self.assertGreaterEqual(AT_ONCE, BLOCK)
 
     def test_budget_is_at_least_one_read_of_a_transport(self) -> None:
         self.assertEqual(self.outbound.budget, BUDGET)
@@ -149,15 +153,16 @@ class SocketOutboundTests(SynchronousTestCase):
         self.assertTrue(self.wire.no_delay)
 
     def test_short_write_goes_straight_to_the_socket(self) -> None:
-        self.outbound.write(b"x" * DIRECT)
-        self.assertEqual(self.wire.socket.taken(), b"x" * DIRECT)
+        self.patch(outbound, "AT_ONCE", 1000)
+        self.outbound.write(b"x" * 1000)
+        self.assertEqual(self.wire.socket.taken(), b"x" * 1000)
         self.assertEqual((self.wire.value(), self.wire.producer, self.calls), (b"", None, []))
 
     def test_long_write_is_sent_in_the_next_turn(self) -> None:
-        self.outbound.write(b"x" * (DIRECT + 1))
+        self.outbound.write(b"x" * (AT_ONCE + 1))
         self.assertEqual(self.wire.socket.taken(), b"")
         self.assertEqual(self.calls, ["paused"])
-        self.assertEqual(self.wire.drain(), b"x" * (DIRECT + 1))
+        self.assertEqual(self.wire.drain(), b"x" * (AT_ONCE + 1))
         self.assertEqual(self.calls, ["paused", "flowing"])
 
     def test_bytes_that_the_socket_does_not_take_are_sent_in_order(self) -> None:

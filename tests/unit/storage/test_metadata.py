@@ -42,7 +42,7 @@ class BothOpeners:
             with closing(self.storage.open(name)) as file:
                 self.assertEqual(file.metadata, self.storage.metadata(name))
                 self.assertEqual(file.metadata.size, file.size)
-                self.assertEqual(file.metadata.etag, file.current_etag())
+                self.assertEqual(file.identity, file.current_identity())
 
     def test_fifos_and_sockets_are_left_out_and_never_opened(self) -> None:
         os.mkfifo(self.path(b"fifo"))

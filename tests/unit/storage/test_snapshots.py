@@ -153,9 +153,7 @@ class BothOpeners:
     def reader(self, now: Callable[[], int], sleep: Callable[[float], object]) -> SnapshotReader:
         root = os.open(self.served, os.O_RDONLY)
         self.addCleanup(os.close, root)
-        reader = SnapshotReader(
-            root, self.opener, lambda name: True, self.storage.open, now=now, sleep=sleep
-        )
+        reader = SnapshotReader(root, self.opener, self.storage.open, now=now, sleep=sleep)
         self.addCleanup(reader.close)
         return reader
 
