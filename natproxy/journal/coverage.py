@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from natproxy.journal.contents import Contents
 from natproxy.journal.files import DAMAGED, boot_of, opened_of, worker_of
-from natproxy.journal.rows import ERASED, Row
+from natproxy.journal.rows import ENDED, ERASED, Row
 from natproxy.journal.schema import CAUSES
 from natproxy.journal.summary import BEGINNING, END, Summary
 from natproxy.records.whois import Gap
@@ -40,11 +40,15 @@ SET_FORWARD = "the clock was set forward"
 SET_BACK_BETWEEN = "the clock was set back between two runs of the daemon"
 
 
-LOSING = frozenset({"killed", "disk", "overrun", "unshipped"})
+LOSING = frozenset({"killed", ENDED, "disk", "overrun", "unshipped"})
 """Causes of the gaps in which the ends of translations are lost."""
 
-ENDING = frozenset({"killed", "off", "unshipped"})
+ENDING = frozenset({"killed", ENDED, "off", "unshipped"})
 """Causes of the gaps that follow the last segment of a boot."""
+
+
+MARKS = frozenset({ERASED, ENDED})
+"""Causes of gaps that are about some entries only: those that were erased, or whose end is lost."""
 
 
 class Span(NamedTuple):
@@ -69,7 +73,7 @@ class Boot(NamedTuple):
 
     :ivar start: when it started.
     :ivar complete_to: the last moment at which its segments are complete.
-    :ivar stopped: whether it stopped in order.
+    :ivar stopped: whether it stopped in order, or all of it is recorded although it was killed.
     :ivar next_start: when the next one of its worker started, or it was found to have ended; `END`
         if neither is known.
     :ivar parts: the numbers of the segments of each worker.
@@ -185,7 +189,7 @@ class Coverage(Completeness):
         :param starts: those of the runs with the same numbers of workers.
         """
         start = min(segment.boot_started for chain in chains for segment in chain)
-        stopped = all(chain[-1].stopped is not None for chain in chains)
+        stopped = all(_is_complete(chain[-1]) for chain in chains)
         ends = [max(chain[-1].complete_to, chain[-1].stopped or BEGINNING) for chain in chains]
         # What is registered in the last microsecond may be missing.
         end = max(ends) if stopped else min(ends) - 1
@@ -233,14 +237,13 @@ class Coverage(Completeness):
     def _losses(self, segment: Summary, causes: frozenset[str] | None = None) -> list[Span]:
         """Return the gaps of a segment, by their first microsecond.
 
-        :param causes: which gaps; by default all that are about all ports. What was erased is
-            marked entry by entry.
+        :param causes: which gaps; by default all that are about all ports; see `MARKS`.
         """
         spans: list[Span] = []
         if not segment.gaps:
             return spans
         for row in segment.gaps:
-            if row.cause != ERASED if causes is None else row.cause in causes:
+            if row.cause not in MARKS if causes is None else row.cause in causes:
                 since = BEGINNING if row.since is None else row.since
                 until = self._ends[segment.name] if row.until is None else row.until
                 cause = f"{self._named(segment.worker)}{CAUSES.get(row.cause, row.cause)}"
@@ -343,12 +346,24 @@ def _complete_to(chain: list[Summary]) -> int:
     return chain[-1].complete_to
 
 
+def _is_complete(segment: Summary) -> bool:
+    """Return whether the last segment of a run has all of it.
+
+    It has if the run stopped in order; or was killed, and every event until then is recorded.
+    """
+    return segment.stopped is not None or any(gap.cause == ENDED for gap in segment.gaps)
+
+
 def _found_ended(segment: Summary) -> int | None:
     """Return when the run of a segment, which was killed, was found to have ended.
 
     :return: ``None`` if that is not known: it was not, or the clock was set back meanwhile.
     """
-    ends = [gap.until for gap in segment.gaps if gap.cause == "killed" and gap.until is not None]
+    ends = [
+        gap.until
+        for gap in segment.gaps
+        if gap.cause in ("killed", ENDED) and gap.until is not None
+    ]
     return max((end for end in ends if end > segment.complete_to), default=None)
 
 

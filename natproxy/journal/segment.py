@@ -19,14 +19,17 @@ from natproxy.journal.rows import (
     IDENTITY,
     NAT,
     REASON,
+    SELECT,
     UPSTREAM,
     Action,
     Entry,
     GapRow,
+    Row,
     Step,
 )
 from natproxy.journal.schema import INDEX, TABLES, VERSION
 from natproxy.journal.summary import SegmentInfo, describe
+from natproxy.journal.validity import rows_of
 from natproxy.records.record import Origin
 
 BUSY = 5.0
@@ -47,6 +50,7 @@ class Addition(NamedTuple):
     :ivar complete_to: until when the segment is complete with it.
     :ivar entries: each is inserted, or replaces the one with the same serial.
     :ivar replaced: number of those that replace one.
+    :ivar last: number of the last event that the segment, or one before it, has then.
     """
 
     complete_to: int
@@ -56,6 +60,7 @@ class Addition(NamedTuple):
     gaps: Sequence[GapRow] = ()
     steps: Sequence[Step] = ()
     stopped: bool = False
+    last: int = 0
 
 
 class NewerSchema(Exception):
@@ -194,8 +199,14 @@ class Segment:
         connection.executemany("insert into gaps values (?, ?, ?, ?, ?)", addition.gaps)
         connection.executemany("insert into steps values (?, ?, ?)", addition.steps)
         _set(connection, "complete_to", addition.complete_to)
+        if addition.last:
+            _set(connection, "last_seq", addition.last)
         if addition.stopped:
             _set(connection, "stopped", addition.complete_to)
+
+    def open_entries(self) -> list[Row]:
+        """Return the translations that have not ended."""
+        return rows_of(self._connection.execute(f"{SELECT} where e.outcome is null"))
 
     def close(self) -> None:
         """Close the file; SQLite moves what is in the WAL into it."""

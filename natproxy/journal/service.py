@@ -18,7 +18,9 @@ from natproxy.journal.directory import Claim, JournalError, note_off
 from natproxy.journal.files import ALL, Share
 from natproxy.journal.maintenance import Maintenance, Report
 from natproxy.journal.ports import LivePorts
-from natproxy.journal.space import Unwritable
+from natproxy.journal.space import Unwritable, reason_of
+from natproxy.journal.spool import Spool
+from natproxy.journal.spool_format import Description
 from natproxy.journal.status import JournalStatus
 from natproxy.journal.writer import Batch, Writer
 from natproxy.nat.ring import EventRing
@@ -107,6 +109,8 @@ class JournalService(Service):
         self._in_thread = Threads(reactor, 2, "journal") if in_thread is None else in_thread
         self._state = State.STOPPED
         self._claim: Claim | None = None
+        self._spool: Spool | None = None
+        self._names = settings.names
         self._cursor = 0
         self._error: str | None = None
         self._call: IDelayedCall | None = None
@@ -186,6 +190,7 @@ class JournalService(Service):
         assert self._claim is not None
         for gap in self._claim.mark_start(self._boot_started):
             self._writer.add_gap(gap)
+        self._open_spool()
         super().startService()
         self._write()
         self._maintain()
@@ -244,7 +249,9 @@ class JournalService(Service):
         last = ring.next - 1
         wall, monotonic = self._wall_clock(), self._reactor.seconds()
         alive = [] if lost is None else ring.open_rows(wall, monotonic)
-        batch = Batch(rows, lost, alive, microseconds_of(wall), monotonic, stopped)
+        batch = Batch(rows, lost, alive, microseconds_of(wall), monotonic, stopped, last)
+        if self._spool is not None:
+            self._spool.taken(last)
         self._in_thread(partial(self._write_in_thread, batch)).addCallbacks(
             self._wrote, self._not_written, callbackArgs=(last,)
         )
@@ -263,6 +270,8 @@ class JournalService(Service):
         :param last: number of the last event in the batch.
         """
         self._cursor = last
+        if self._spool is not None:
+            self._spool.written(last)
         if self._claim is not None:
             self._claim.clear_start()
         if self._error is not None:
@@ -374,7 +383,34 @@ class JournalService(Service):
             )
         self._unlock()
 
+    def _open_spool(self) -> None:
+        """Have each event in the spool before its effects can be seen.
+
+        Without a spool, which needs space on the disk, the last ones before a kill are a gap.
+        """
+        ring = self._ring
+        description = Description(ring.origin, self._boot_started, ring.every_name)
+        try:
+            self._spool = Spool(self.directory, description, ring.verb_and_name, self._names)
+        except (OSError, Unwritable) as error:
+            self._log.warn(
+                "no spool for the journal in {directory}: {reason}. If the daemon is killed, the"
+                " commands of its last quarter of a second are not in the journal",
+                directory=self.directory,
+                reason=reason_of(error) if isinstance(error, OSError) else error,
+            )
+        else:
+            ring.spool_to(self._spool)
+
+    def _close_spool(self) -> None:
+        """Remove the spool; if the journal was not written to its end, the next start reads it."""
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            self._ring.spool_to(None)
+            spool.close(remove=self._state is State.STOPPED and self._error is None)
+
     def _unlock(self) -> None:
+        self._close_spool()
         claimed, self._claim = self._claim, None
         if claimed is not None:
             claimed.release()

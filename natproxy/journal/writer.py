@@ -37,6 +37,7 @@ class Batch(NamedTuple):
     :ivar wall: the moment, in microseconds since the epoch.
     :ivar monotonic: the same moment in seconds of the monotonic clock.
     :ivar stopped: whether the daemon stops in order, and no batch follows.
+    :ivar last: number of the last event so far; 0 if there was none.
     """
 
     rows: list[Row]
@@ -45,6 +46,7 @@ class Batch(NamedTuple):
     wall: int
     monotonic: float
     stopped: bool = False
+    last: int = 0
 
 
 # A named tuple takes three times as long to make.
@@ -126,18 +128,11 @@ class Writer:
                 gaps,
                 self._pending_steps,
                 batch.stopped,
+                batch.last,
             )
             # First here: a reader may see them as soon as they are written.
             self.ports.add(addition.entries)
-            try:
-                segment.append(addition)
-            except (OverflowError, UnicodeError):
-                segment.append(
-                    addition._replace(
-                        entries=[_storable(entry) for entry in addition.entries],
-                        actions=[Action(*_storable(action)) for action in addition.actions],
-                    )
-                )
+            append(segment, addition)
         except (sqlite3.Error, OSError) as error:
             self._disk_failed = True
             self._release(damaged=not isinstance(error, (sqlite3.OperationalError, OSError)))
@@ -337,6 +332,19 @@ def open_entry(serial: int, state: Open, names: bool, outcome: str | None = None
     :param names: whether it has the name of the file.
     """
     return _entry(serial, state[3], state, (None, None, outcome, None, None), names)
+
+
+def append(segment: Segment, addition: Addition) -> None:
+    """Append to a segment, also what SQLite cannot store as it is."""
+    try:
+        segment.append(addition)
+    except (OverflowError, UnicodeError):
+        segment.append(
+            addition._replace(
+                entries=[_storable(entry) for entry in addition.entries],
+                actions=[Action(*_storable(action)) for action in addition.actions],
+            )
+        )
 
 
 def _storable(row: tuple[Any, ...]) -> Any:
