@@ -1,8 +1,8 @@
 """A process with a NAT table under load and its journal, which a test kills.
 
 ``python -m tests.support.journal_load DIRECTORY RING ROWS BYTES SPOOL`` prints a line for each
-event, before the journal can have it: ``boot TEXT``, ``begin SERIAL TIME``, ``end SERIAL TIME``; and
-``error TEXT`` or ``error`` when the journal stops and resumes. SIGTERM ends it in order.
+event, before the journal can have it: ``boot TEXT``, ``begin SERIAL TIME``, ``end SERIAL TIME``;
+and ``error TEXT`` or ``error`` when the journal stops and resumes. SIGTERM ends it in order.
 """
 
 from __future__ import annotations
