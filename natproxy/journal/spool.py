@@ -186,11 +186,19 @@ class Spool:
                 return
             memory = self._map
             memory[start:stop] = text + command
-            duration = entry.registered_at - entry.started_at
-            size, texts = stop - at, len(text)
-            ports = port, nat_port, upstream_port
             _PACK_REGISTRATION(
-                memory, at, size, kind, entry.serial, wall, duration, *ports, texts, seq
+                memory,
+                at,
+                stop - at,
+                kind,
+                entry.serial,
+                wall,
+                entry.registered_at - entry.started_at,
+                port,
+                nat_port,
+                upstream_port,
+                len(text),
+                seq,
             )
             self._at = stop
         except Exception:
@@ -208,10 +216,17 @@ class Spool:
                 if self._next_region(seq):
                     self.relaying(seq, entry, wall, now)
                 return
-            promised = -1 if entry.promised is None else entry.promised
-            duration = now - entry.started_at
+            promised = entry.promised
             _PACK_RELAY(
-                self._map, at, _RELAY, RELAYING, entry.serial, wall, promised, duration, seq
+                self._map,
+                at,
+                _RELAY,
+                RELAYING,
+                entry.serial,
+                wall,
+                -1 if promised is None else promised,
+                now - entry.started_at,
+                seq,
             )
             self._at = stop
         except Exception:
@@ -220,7 +235,8 @@ class Spool:
     def removed(self, seq: int, entry: NATEntry, wall: float, now: float) -> None:
         """Add that an entry has been removed; see `relaying`."""
         try:
-            at, reason, outcome = self._at, entry.reason, entry.outcome
+            at, reason = self._at, entry.reason
+            promised, outcome = entry.promised, entry.outcome
             start = stop = at + _REMOVAL
             if reason is not None:
                 text = _encoded(reason)
@@ -239,10 +255,10 @@ class Spool:
                 REMOVED,
                 entry.serial,
                 wall,
-                -1 if entry.promised is None else entry.promised,
+                -1 if promised is None else promised,
                 entry.relayed,
                 now - entry.started_at,
-                b"" if outcome is None else outcome._value_.encode("ascii"),
+                b"" if outcome is None else outcome._value_.encode(),
                 reason is not None,
                 seq,
             )

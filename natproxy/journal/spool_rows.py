@@ -115,6 +115,7 @@ class Spooled:
         """
         firsts = dict(known)
         rows: list[Row] = []
+        newest: Place | None = None
         for place in self.places:
             expected = last + len(rows) + 1
             if place.seq < expected:
@@ -125,20 +126,25 @@ class Spooled:
                 rows.append(self._row(place, firsts))
             except _MALFORMED:
                 return Events(rows, False)
-        complete = self._complete and not self._has(last + len(rows) + 2)
-        return Events(rows, complete)
+            newest = place
+        following = last + len(rows) + 1
+        beyond = self._find(following) or self._find(following + 1)
+        if newest is not None and beyond is not None and newest.at < beyond.at < newest.stop:
+            # The size of the last one is damaged: it would include what follows.
+            rows.pop()
+        return Events(rows, self._complete and beyond is None)
 
-    def _has(self, seq: int) -> bool:
-        """Return whether there is a record, also after one that is damaged."""
+    def _find(self, seq: int) -> Place | None:
+        """Return the record of an event, also if it follows one that is damaged."""
         number = _NUMBER.pack(seq)
         found = self._data.find(number, HEADER)
         while found >= 0:
             for kind, fixed in RECORDS.items():
                 place = _place(self._data, found + _NUMBER.size - fixed.size, len(self._data))
                 if place is not None and place.kind == kind:
-                    return True
+                    return place
             found = self._data.find(number, found + 1)
-        return False
+        return None
 
     def _row(self, place: Place, firsts: dict[int, Row]) -> Row:
         """Return the row of a record.
