@@ -20,6 +20,7 @@ from natproxy.journal.contents import Contents
 from natproxy.journal.files import DAMAGED, boot_of, opened_of, worker_of
 from natproxy.journal.rows import ENDED, ERASED, Row
 from natproxy.journal.schema import CAUSES
+from natproxy.journal.spans import Completeness, Span, merged, span
 from natproxy.journal.summary import BEGINNING, END, Summary
 from natproxy.records.whois import Gap
 
@@ -49,23 +50,6 @@ ENDING = frozenset({"killed", ENDED, "off", "unshipped"})
 
 MARKS = frozenset({ERASED, ENDED})
 """Causes of gaps that are about some entries only: those that were erased, or whose end is lost."""
-
-
-class Span(NamedTuple):
-    """An interval for a reason.
-
-    :ivar first: its first microsecond.
-    :ivar last: its last one.
-    :ivar gap: the reason, for people.
-    """
-
-    first: int
-    last: int
-    gap: Gap
-
-    def overlaps(self, first: int, last: int) -> bool:
-        """Return whether the two have a moment in common."""
-        return self.first <= last and self.last >= first
 
 
 class Boot(NamedTuple):
@@ -99,30 +83,6 @@ class Held(NamedTuple):
     certain: int
     possible: int
     gap: Gap | None
-
-
-class Completeness:
-    """At which times a record is complete.
-
-    :ivar gaps: the times that are not covered, by their first microsecond.
-    :ivar doubled: the times that the clock showed twice.
-    """
-
-    gaps: list[Span]
-    doubled: list[Span]
-
-    def gap(self, first: int, last: int) -> Gap | None:
-        """Return the first gap in an interval, if there is one."""
-        for gap in self.gaps:
-            if gap.first > last:
-                break
-            if gap.last >= first:
-                return gap.gap
-        return None
-
-    def twice(self, first: int, last: int) -> list[Span]:
-        """Return the times that the clock showed twice and that overlap an interval."""
-        return [zone for zone in self.doubled if zone.overlaps(first, last)]
 
 
 class Coverage(Completeness):
@@ -295,30 +255,6 @@ class Coverage(Completeness):
         if segment.part == boot.parts[segment.worker][-1] or (ends and not boot.steady):
             ends.append(boot.next_start)
         return max([segment.latest, segment.complete_to, *ends])
-
-
-def span(first: int, last: int, cause: str) -> Span:
-    """Return a span whose gap has the same ends; `BEGINNING` and `END` are no ends."""
-    return Span(
-        first,
-        last,
-        Gap(None if first <= BEGINNING else first, None if last >= END else last, cause),
-    )
-
-
-def merged(zones: list[Span]) -> list[Span]:
-    """Return spans without overlaps, from spans in the order of their beginnings.
-
-    Over several steps a translation may have begun in the time of one, and ended in another's.
-    """
-    found: list[Span] = []
-    for zone in zones:
-        if found and zone.first <= found[-1].last + 1:
-            first, last, gap = found[-1]
-            found[-1] = span(first, max(last, zone.last), gap.cause)
-        else:
-            found.append(zone)
-    return found
 
 
 def _holes(chain: list[Summary], start: int) -> Iterator[Span]:

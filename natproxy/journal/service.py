@@ -18,9 +18,8 @@ from natproxy.journal.directory import Claim, JournalError, note_off
 from natproxy.journal.files import ALL, Share
 from natproxy.journal.maintenance import Maintenance, Report
 from natproxy.journal.ports import LivePorts
-from natproxy.journal.space import Unwritable, reason_of
-from natproxy.journal.spool import Spool
-from natproxy.journal.spool_format import Description
+from natproxy.journal.space import Unwritable
+from natproxy.journal.spool import Spool, open_spool
 from natproxy.journal.status import JournalStatus
 from natproxy.journal.writer import Batch, Writer
 from natproxy.nat.ring import EventRing
@@ -190,7 +189,7 @@ class JournalService(Service):
         assert self._claim is not None
         for gap in self._claim.mark_start(self._boot_started):
             self._writer.add_gap(gap)
-        self._open_spool()
+        self._spool = open_spool(self._ring, self.directory, self._boot_started, self._names)
         super().startService()
         self._write()
         self._maintain()
@@ -382,25 +381,6 @@ class JournalService(Service):
                 seconds=STOP,
             )
         self._unlock()
-
-    def _open_spool(self) -> None:
-        """Have each event in the spool before its effects can be seen.
-
-        Without a spool, which needs space on the disk, the last ones before a kill are a gap.
-        """
-        ring = self._ring
-        description = Description(ring.origin, self._boot_started, ring.every_name)
-        try:
-            self._spool = Spool(self.directory, description, ring.verb_and_name, self._names)
-        except (OSError, Unwritable) as error:
-            self._log.warn(
-                "no spool for the journal in {directory}: {reason}. If the daemon is killed, the"
-                " commands of its last quarter of a second are not in the journal",
-                directory=self.directory,
-                reason=reason_of(error) if isinstance(error, OSError) else error,
-            )
-        else:
-            ring.spool_to(self._spool)
 
     def _close_spool(self) -> None:
         """Remove the spool; if the journal was not written to its end, the next start reads it."""

@@ -26,7 +26,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from natproxy.journal.space import check_space
+from natproxy.journal.space import Unwritable, check_space, reason_of
 from natproxy.journal.spool_format import (
     COMPLETE_AT,
     HEADER,
@@ -42,61 +42,21 @@ from natproxy.journal.spool_format import (
     REMOVAL,
     REMOVED,
     ROW,
+    TRANSITIONS,
     VERSION,
     Description,
+    Input,
+    State,
     kernel_boot,
     spool_path,
 )
 from natproxy.nat.entry import NATEntry
+from natproxy.nat.ring import EventRing
 from natproxy.nat.rows import NAME, ROUTE, SEQ, Row
 from natproxy.protocol import Command
-from natproxy.server.state import Symbol, transition_table
 
 LONG_LINE = 512
 """Bytes of a command from which on its texts are stored as records have them, and not the line."""
-
-
-class State(Symbol):
-    """Whether the spool has every event that no segment has."""
-
-    RECORDING = "recording"
-    FULL = "full"  # events are missing, and none are added
-    RESUMED = "resumed"  # events are added; some that no segment has are missing before them
-    CLOSED = "closed"
-
-
-class Input(Symbol):
-    """What changes the state."""
-
-    NO_SPACE = "no space"  # for an event
-    EMPTY_REGION = "empty region"  # a batch was taken, and there is a region for what follows it
-    WRITTEN = "written"  # a segment has that batch
-    CLOSE = "close"
-
-
-TRANSITIONS = transition_table(
-    {
-        State.RECORDING: {
-            Input.NO_SPACE: State.FULL,
-            Input.EMPTY_REGION: State.RECORDING,
-            Input.WRITTEN: State.RECORDING,
-            Input.CLOSE: State.CLOSED,
-        },
-        State.FULL: {
-            Input.NO_SPACE: State.FULL,
-            Input.EMPTY_REGION: State.RESUMED,
-            Input.WRITTEN: State.FULL,
-            Input.CLOSE: State.CLOSED,
-        },
-        State.RESUMED: {
-            Input.NO_SPACE: State.FULL,
-            Input.EMPTY_REGION: State.RESUMED,
-            Input.WRITTEN: State.RECORDING,
-            Input.CLOSE: State.CLOSED,
-        },
-        State.CLOSED: {Input.CLOSE: State.CLOSED},
-    }
-)
 
 
 class Spool:
@@ -110,7 +70,7 @@ class Spool:
     :raises OSError: if it cannot be made.
     """
 
-    _log = Logger()
+    log = Logger()
 
     def __init__(
         self,
@@ -335,7 +295,7 @@ class Spool:
         return _encoded(f"{verb}\0{name if self._names else ''}")
 
     def _fail(self) -> None:
-        self._log.failure("cannot write an event to the spool of the journal; it is removed")
+        self.log.failure("cannot write an event to the spool of the journal; it is removed")
         self.close(remove=True)
 
     def _next_region(self, seq: int) -> bool:
@@ -370,6 +330,28 @@ class Spool:
         complete = self._state is State.RECORDING
         if complete is not (before is State.RECORDING) and self._state is not State.CLOSED:
             self._map[COMPLETE_AT] = complete
+
+
+def open_spool(ring: EventRing, directory: str, boot_started: int, names: bool) -> Spool | None:
+    """Have each event of a ring in a spool from now on, before its effects can be seen.
+
+    :param boot_started: when the daemon started, in microseconds since the epoch.
+    :param names: whether the names of files may be stored.
+    :return: ``None`` if there is no space; then the last events before a kill are a gap.
+    """
+    description = Description(ring.origin, boot_started, ring.every_name)
+    try:
+        spool = Spool(directory, description, ring.verb_and_name, names)
+    except (OSError, Unwritable) as error:
+        Spool.log.warn(
+            "no spool for the journal in {directory}: {reason}. If the daemon is killed, the"
+            " commands of its last quarter of a second are not in the journal",
+            directory=directory,
+            reason=reason_of(error) if isinstance(error, OSError) else error,
+        )
+        return None
+    ring.spool_to(spool)
+    return spool
 
 
 def _encoded(text: str) -> bytes:

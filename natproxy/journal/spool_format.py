@@ -1,4 +1,4 @@
-"""The format of a spool: its name, its header, and its records. See `natproxy.journal.spool`."""
+"""The format of a spool: its name, states, header, and records. See `natproxy.journal.spool`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from natproxy.records.record import Origin
+from natproxy.server.state import Symbol, transition_table
 
 VERSION = 1
 """Version of the records. A reader uses a file of its own version only."""
@@ -76,6 +77,49 @@ RECORDS = {
     OTHER: ROW,
 }
 """The fixed part of each kind."""
+
+
+class State(Symbol):
+    """Whether the spool has every event that no segment has."""
+
+    RECORDING = "recording"
+    FULL = "full"  # events are missing, and none are added
+    RESUMED = "resumed"  # events are added; some that no segment has are missing before them
+    CLOSED = "closed"
+
+
+class Input(Symbol):
+    """What changes the state."""
+
+    NO_SPACE = "no space"  # for an event
+    EMPTY_REGION = "empty region"  # a batch was taken, and there is a region for what follows it
+    WRITTEN = "written"  # a segment has that batch
+    CLOSE = "close"
+
+
+TRANSITIONS = transition_table(
+    {
+        State.RECORDING: {
+            Input.NO_SPACE: State.FULL,
+            Input.EMPTY_REGION: State.RECORDING,
+            Input.WRITTEN: State.RECORDING,
+            Input.CLOSE: State.CLOSED,
+        },
+        State.FULL: {
+            Input.NO_SPACE: State.FULL,
+            Input.EMPTY_REGION: State.RESUMED,
+            Input.WRITTEN: State.FULL,
+            Input.CLOSE: State.CLOSED,
+        },
+        State.RESUMED: {
+            Input.NO_SPACE: State.FULL,
+            Input.EMPTY_REGION: State.RESUMED,
+            Input.WRITTEN: State.RECORDING,
+            Input.CLOSE: State.CLOSED,
+        },
+        State.CLOSED: {Input.CLOSE: State.CLOSED},
+    }
+)
 
 
 class Description(NamedTuple):

@@ -25,6 +25,8 @@ from natproxy.nat.rows import (
     TIME,
     CommandTexts,
     Row,
+    action_row,
+    failed_row,
     record_of,
 )
 from natproxy.nat.table import NATTable
@@ -281,9 +283,7 @@ class EventRing:
         reason: str | None,
         serial: int | None,
     ) -> None:
-        micros = microseconds_of(time)
-        unknown = (None, None, None, None, None)
-        self._add((self._next, event, serial, micros, *unknown, reason, 0.0, uid, pid))
+        self._add(action_row(self._next, event, time, uid, pid, reason, serial))
 
     def _earlier_row(self, entry: NATEntry, wall: float, now: float) -> Row:
         """Return the row of an entry that was registered before the ring existed."""
@@ -363,27 +363,9 @@ class EventRing:
         )
 
     def _failed(self, event: Failed) -> None:
-        duration = event.monotonic - event.started_at
         verb, name = self.verb_and_name(event.command)
         self._count(name)
-        client, client_port = event.client
-        self._add(
-            (
-                self._next,
-                "failed",
-                event.serial,
-                microseconds_of(event.time),
-                microseconds_of(event.time - duration),
-                (client, client_port, None, None, None, None, verb, name, event.identity),
-                None,
-                event.sent,
-                event.outcome.value,
-                event.reason,
-                duration,
-                None,
-                None,
-            )
-        )
+        self._add(failed_row(self._next, event, verb, name))
 
     def _count(self, name: str) -> None:
         if len(name) > LONG_NAME:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from natproxy.nat.events import Failed
 from natproxy.protocol import (
     VERBS,
     Command,
@@ -14,7 +15,7 @@ from natproxy.protocol import (
     printable,
 )
 from natproxy.records.packed import MOST, format_packed, parse_packed
-from natproxy.records.record import Origin, Record
+from natproxy.records.record import Origin, Record, microseconds_of
 
 Route = tuple[
     str, int, "str | None", "int | None", "str | None", "int | None", str, str, "str | None"
@@ -69,6 +70,44 @@ ENDS = ("removed", "failed")
 
 CACHED = 1024
 """Commands of which verb and name are cached."""
+
+
+def action_row(
+    seq: int,
+    event: str,
+    time: float,
+    uid: int | None,
+    pid: int | None,
+    reason: str | None,
+    serial: int | None,
+) -> Row:
+    """Return the row of an administrator's action; see `natproxy.nat.ring.EventRing.act`."""
+    unknown = (None, None, None, None, None)
+    return (seq, event, serial, microseconds_of(time), *unknown, reason, 0.0, uid, pid)
+
+
+def failed_row(seq: int, event: Failed, verb: str, name: str) -> Row:
+    """Return the row of a command that never had an upstream connection.
+
+    :param name: of the file, as records have it.
+    """
+    duration = event.monotonic - event.started_at
+    client, client_port = event.client
+    return (
+        seq,
+        "failed",
+        event.serial,
+        microseconds_of(event.time),
+        microseconds_of(event.time - duration),
+        (client, client_port, None, None, None, None, verb, name, event.identity),
+        None,
+        event.sent,
+        event.outcome.value,
+        event.reason,
+        duration,
+        None,
+        None,
+    )
 
 
 def record_of(row: Row, origin: Origin) -> Record:

@@ -12,14 +12,17 @@ from hypothesis import strategies as st
 from natproxy.address import Address
 from natproxy.journal import spool as spools
 from natproxy.journal.space import Unwritable
-from natproxy.journal.spool import TRANSITIONS, Input, Spool, State
+from natproxy.journal.spool import Spool
 from natproxy.journal.spool_format import (
     HEADER,
     PREFIX,
     RECORDS,
     REGISTRATION,
     REMOVAL,
+    TRANSITIONS,
     Description,
+    Input,
+    State,
     spool_path,
 )
 from natproxy.journal.spool_rows import Events, MalformedSpool, Spooled
