@@ -21,13 +21,14 @@ from natproxy.journal.segment import (
     NewerSchema,
     NotASegment,
     Segment,
+    append,
     check_version,
     connect,
 )
 from natproxy.journal.spool_format import NAME, NEW, kernel_boot
 from natproxy.journal.spool_rows import Events, MalformedSpool, Spooled
 from natproxy.journal.validity import DAMAGE, meta_of
-from natproxy.journal.writer import STEP, Fold, Open, append
+from natproxy.journal.writer import STEP, Fold, Open
 from natproxy.nat.rows import TIME
 
 

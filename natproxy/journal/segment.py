@@ -213,6 +213,35 @@ class Segment:
         self._connection.close()
 
 
+def append(segment: Segment, addition: Addition) -> None:
+    """Append to a segment, also what SQLite cannot store as it is."""
+    try:
+        segment.append(addition)
+    except (OverflowError, UnicodeError):
+        segment.append(
+            addition._replace(
+                entries=[_storable(entry) for entry in addition.entries],
+                actions=[Action(*_storable(action)) for action in addition.actions],
+            )
+        )
+
+
+def _storable(row: tuple[Any, ...]) -> Any:
+    """Return a row with values that SQLite can store.
+
+    A text may have a lone surrogate, such as that of an administrator's filter.
+    """
+    values: list[Any] = []
+    for value in row:
+        if isinstance(value, str):
+            values.append(value.encode("utf-8", "backslashreplace").decode())
+        elif isinstance(value, int):
+            values.append(max(-(2**63), min(value, 2**63 - 1)))
+        else:
+            values.append(value)
+    return tuple(values)
+
+
 def seal(path: str, now: int, *, moved: bool) -> SegmentInfo:
     """Index a segment, and take it out of WAL mode.
 

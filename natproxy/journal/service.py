@@ -382,15 +382,12 @@ class JournalService(Service):
             )
         self._unlock()
 
-    def _close_spool(self) -> None:
-        """Remove the spool; if the journal was not written to its end, the next start reads it."""
+    def _unlock(self) -> None:
         spool, self._spool = self._spool, None
         if spool is not None:
             self._ring.spool_to(None)
+            # What could not be written, the next start reads.
             spool.close(remove=self._state is State.STOPPED and self._error is None)
-
-    def _unlock(self) -> None:
-        self._close_spool()
         claimed, self._claim = self._claim, None
         if claimed is not None:
             claimed.release()

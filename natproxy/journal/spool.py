@@ -299,7 +299,7 @@ class Spool:
         self.close(remove=True)
 
     def _next_region(self, seq: int) -> bool:
-        """Make room for an event; return whether it may be added now.
+        """Find a place for an event; return whether it may be added now.
 
         :param seq: its number.
         """

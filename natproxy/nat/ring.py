@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -24,6 +24,7 @@ from natproxy.nat.rows import (
     STARTED,
     TIME,
     CommandTexts,
+    Lost,
     Row,
     action_row,
     failed_row,
@@ -48,17 +49,6 @@ In the path of a command an event is only noted. To make many rows, one after th
 fraction of the time that it takes between two commands, when neither code nor data are in the CPU's
 cache. The entries of the events that are noted remain in memory.
 """
-
-
-class Lost(NamedTuple):
-    """Events that a reader has missed.
-
-    :ivar first: number of the first one.
-    :ivar last: number of the last one.
-    """
-
-    first: int
-    last: int
 
 
 class EventRing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from natproxy.nat.events import Failed
 from natproxy.protocol import (
@@ -70,6 +70,17 @@ ENDS = ("removed", "failed")
 
 CACHED = 1024
 """Commands of which verb and name are cached."""
+
+
+class Lost(NamedTuple):
+    """Events that a reader has missed.
+
+    :ivar first: number of the first one.
+    :ivar last: number of the last one.
+    """
+
+    first: int
+    last: int
 
 
 def action_row(
