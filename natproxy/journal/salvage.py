@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import closing
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from natproxy.journal.segment import (
     check_version,
     connect,
 )
-from natproxy.journal.spool_format import NAME, NEW, kernel_boot
+from natproxy.journal.spool_format import NEW, kernel_boot, spools
 from natproxy.journal.spool_rows import Events, MalformedSpool, Spooled
 from natproxy.journal.validity import DAMAGE, meta_of
 from natproxy.journal.writer import STEP, Fold, Open
@@ -106,14 +106,6 @@ def salvage(directory: str, now: int, share: Share = ALL, living: Collection[str
     return Salvaged(rows, messages)
 
 
-def spools(directory: str, share: Share = ALL) -> Iterator[tuple[str, int, str]]:
-    """Yield path, worker and boot of each spool of a share, also of one that is being made."""
-    for name in sorted(os.listdir(directory)):
-        match = NAME.fullmatch(name)
-        if match is not None and share.owns(int(match[1])):
-            yield os.path.join(directory, name), int(match[1]), match[2]
-
-
 def _add(directory: str, worker: int, boot: str, spooled: Spooled, now: int) -> int:
     """Add the events that no segment has; return their number."""
     run = _run(directory, worker, boot, spooled)
@@ -128,6 +120,7 @@ def _add(directory: str, worker: int, boot: str, spooled: Spooled, now: int) -> 
             spooled.description.boot_started,
             spooled.description.boot_started,
         )
+        _leave_to_owner(segment.path, directory)
         before: dict[int, Open] = {}
     else:
         segment = Segment.open(run.path)
@@ -139,6 +132,13 @@ def _add(directory: str, worker: int, boot: str, spooled: Spooled, now: int) -> 
     finally:
         segment.close()
     return len(events.rows)
+
+
+def _leave_to_owner(path: str, directory: str) -> None:
+    """Have a file belong to the owner of the directory, if an administrator has made it."""
+    owner = os.stat(directory)
+    if os.geteuid() == 0:
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _addition(run: _Run, events: Events, before: dict[int, Open], now: int) -> Addition:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
 
+from natproxy.journal.files import ALL, Share
 from natproxy.records.record import Origin
 from natproxy.server.state import Symbol, transition_table
 
@@ -161,6 +163,14 @@ class Description(NamedTuple):
 def spool_path(directory: str, worker: int, boot: str) -> str:
     """Return the path of the spool of a process."""
     return os.path.join(directory, f"w{worker}-{boot}.spool")
+
+
+def spools(directory: str, share: Share = ALL) -> Iterator[tuple[str, int, str]]:
+    """Yield path, worker and boot of each spool of a share, also of one that is being made."""
+    for name in sorted(os.listdir(directory)):
+        match = NAME.fullmatch(name)
+        if match is not None and share.owns(int(match[1])):
+            yield os.path.join(directory, name), int(match[1]), match[2]
 
 
 def kernel_boot() -> str:

@@ -8,9 +8,10 @@ import sqlite3
 from unittest.mock import patch
 
 from natproxy.journal import recovery, salvage, spool
+from natproxy.journal.erase import erase_client
 from natproxy.journal.maintenance import Maintenance
 from natproxy.journal.rows import GapRow
-from natproxy.journal.search import Journal
+from natproxy.journal.search import Journal, read_spools
 from natproxy.journal.segment import Segment
 from natproxy.journal.service import JournalService, JournalSettings
 from natproxy.journal.spool_format import spool_path
@@ -304,6 +305,49 @@ class SalvageTests(KilledCase):
             self.restart()
         self.assertEqual(called.call_count, 1)
         self.assertEqual([gap.cause for gap in gaps_of(self.directory)], ["killed"])
+
+
+class ReaderTests(KilledCase):
+    """Without a daemon, a search and an erasure read the spool of one that was killed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.flush()
+        self.traffic.advance(0.1)
+        self.traffic.command(PORT, "192.0.2.77")
+        self.kill()
+
+    def test_search_without_a_daemon(self) -> None:
+        self.assertEqual(self.result(0.1), UNKNOWN)
+        read_spools(self.directory)
+        self.assertEqual([self.result(at) for at in (0.1, 5)], [FOUND, NOBODY])
+        self.assertEqual(self.spools(), [])
+        self.restart()
+        self.assertEqual([self.result(at) for at in (0.1, 5)], [FOUND, NOBODY])
+        self.assertEqual([gap.cause for gap in gaps_of(self.directory)], ["ended"])
+
+    def test_directory_of_another_user_is_left_as_it_is(self) -> None:
+        other = os.stat(self.directory).st_uid + 1
+        with patch.object(os, "geteuid", return_value=other):
+            read_spools(self.directory)
+        self.assertEqual(len(self.spools()), 1)
+        self.assertEqual(self.result(0.1), UNKNOWN)
+
+    def test_client_is_erased_from_the_spool_too(self) -> None:
+        (found,) = erase_client(self.directory, "192.0.2.77")
+        self.assertEqual((found.rows, found.failure), (1, None))
+        self.assertEqual(self.spools(), [])
+        for name in os.listdir(self.directory):
+            with open(os.path.join(self.directory, name), "rb") as file:
+                self.assertNotIn(b"192.0.2.77", file.read())
+
+    def test_spool_that_cannot_be_read_is_named_by_an_erasure(self) -> None:
+        full = sqlite3.OperationalError("database or disk is full")
+        with patch.object(Segment, "append", side_effect=full):
+            (found,) = erase_client(self.directory, "192.0.2.77")
+        self.assertEqual(found.segment, "w0-0a.spool")
+        assert found.failure is not None
+        self.assertIn("it may have the client", found.failure)
 
 
 class ServiceTests(KilledCase):
