@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 from natproxy.journal.contents import Contents
 from natproxy.journal.files import DAMAGED, boot_of, opened_of, worker_of
-from natproxy.journal.rows import ERASED, Row
+from natproxy.journal.rows import ENDED, ERASED, Row
 from natproxy.journal.schema import CAUSES
+from natproxy.journal.spans import Completeness, Span, merged, span
 from natproxy.journal.summary import BEGINNING, END, Summary
 from natproxy.records.whois import Gap
 
@@ -40,28 +41,15 @@ SET_FORWARD = "the clock was set forward"
 SET_BACK_BETWEEN = "the clock was set back between two runs of the daemon"
 
 
-LOSING = frozenset({"killed", "disk", "overrun", "unshipped"})
+LOSING = frozenset({"killed", ENDED, "disk", "overrun", "unshipped"})
 """Causes of the gaps in which the ends of translations are lost."""
 
-ENDING = frozenset({"killed", "off", "unshipped"})
+ENDING = frozenset({"killed", ENDED, "off", "unshipped"})
 """Causes of the gaps that follow the last segment of a boot."""
 
 
-class Span(NamedTuple):
-    """An interval for a reason.
-
-    :ivar first: its first microsecond.
-    :ivar last: its last one.
-    :ivar gap: the reason, for people.
-    """
-
-    first: int
-    last: int
-    gap: Gap
-
-    def overlaps(self, first: int, last: int) -> bool:
-        """Return whether the two have a moment in common."""
-        return self.first <= last and self.last >= first
+MARKS = frozenset({ERASED, ENDED})
+"""Causes of gaps that are about some entries only: those that were erased, or whose end is lost."""
 
 
 class Boot(NamedTuple):
@@ -69,7 +57,7 @@ class Boot(NamedTuple):
 
     :ivar start: when it started.
     :ivar complete_to: the last moment at which its segments are complete.
-    :ivar stopped: whether it stopped in order.
+    :ivar stopped: whether it stopped in order, or all of it is recorded although it was killed.
     :ivar next_start: when the next one of its worker started, or it was found to have ended; `END`
         if neither is known.
     :ivar parts: the numbers of the segments of each worker.
@@ -95,30 +83,6 @@ class Held(NamedTuple):
     certain: int
     possible: int
     gap: Gap | None
-
-
-class Completeness:
-    """At which times a record is complete.
-
-    :ivar gaps: the times that are not covered, by their first microsecond.
-    :ivar doubled: the times that the clock showed twice.
-    """
-
-    gaps: list[Span]
-    doubled: list[Span]
-
-    def gap(self, first: int, last: int) -> Gap | None:
-        """Return the first gap in an interval, if there is one."""
-        for gap in self.gaps:
-            if gap.first > last:
-                break
-            if gap.last >= first:
-                return gap.gap
-        return None
-
-    def twice(self, first: int, last: int) -> list[Span]:
-        """Return the times that the clock showed twice and that overlap an interval."""
-        return [zone for zone in self.doubled if zone.overlaps(first, last)]
 
 
 class Coverage(Completeness):
@@ -185,7 +149,7 @@ class Coverage(Completeness):
         :param starts: those of the runs with the same numbers of workers.
         """
         start = min(segment.boot_started for chain in chains for segment in chain)
-        stopped = all(chain[-1].stopped is not None for chain in chains)
+        stopped = all(_is_complete(chain[-1]) for chain in chains)
         ends = [max(chain[-1].complete_to, chain[-1].stopped or BEGINNING) for chain in chains]
         # What is registered in the last microsecond may be missing.
         end = max(ends) if stopped else min(ends) - 1
@@ -233,14 +197,13 @@ class Coverage(Completeness):
     def _losses(self, segment: Summary, causes: frozenset[str] | None = None) -> list[Span]:
         """Return the gaps of a segment, by their first microsecond.
 
-        :param causes: which gaps; by default all that are about all ports. What was erased is
-            marked entry by entry.
+        :param causes: which gaps; by default all that are about all ports; see `MARKS`.
         """
         spans: list[Span] = []
         if not segment.gaps:
             return spans
         for row in segment.gaps:
-            if row.cause != ERASED if causes is None else row.cause in causes:
+            if row.cause not in MARKS if causes is None else row.cause in causes:
                 since = BEGINNING if row.since is None else row.since
                 until = self._ends[segment.name] if row.until is None else row.until
                 cause = f"{self._named(segment.worker)}{CAUSES.get(row.cause, row.cause)}"
@@ -294,30 +257,6 @@ class Coverage(Completeness):
         return max([segment.latest, segment.complete_to, *ends])
 
 
-def span(first: int, last: int, cause: str) -> Span:
-    """Return a span whose gap has the same ends; `BEGINNING` and `END` are no ends."""
-    return Span(
-        first,
-        last,
-        Gap(None if first <= BEGINNING else first, None if last >= END else last, cause),
-    )
-
-
-def merged(zones: list[Span]) -> list[Span]:
-    """Return spans without overlaps, from spans in the order of their beginnings.
-
-    Over several steps a translation may have begun in the time of one, and ended in another's.
-    """
-    found: list[Span] = []
-    for zone in zones:
-        if found and zone.first <= found[-1].last + 1:
-            first, last, gap = found[-1]
-            found[-1] = span(first, max(last, zone.last), gap.cause)
-        else:
-            found.append(zone)
-    return found
-
-
 def _holes(chain: list[Summary], start: int) -> Iterator[Span]:
     """Return the times between the start and the end of a worker that no segment covers.
 
@@ -343,12 +282,24 @@ def _complete_to(chain: list[Summary]) -> int:
     return chain[-1].complete_to
 
 
+def _is_complete(segment: Summary) -> bool:
+    """Return whether the last segment of a run has all of it.
+
+    It has if the run stopped in order; or was killed, and every event until then is recorded.
+    """
+    return segment.stopped is not None or any(gap.cause == ENDED for gap in segment.gaps)
+
+
 def _found_ended(segment: Summary) -> int | None:
     """Return when the run of a segment, which was killed, was found to have ended.
 
     :return: ``None`` if that is not known: it was not, or the clock was set back meanwhile.
     """
-    ends = [gap.until for gap in segment.gaps if gap.cause == "killed" and gap.until is not None]
+    ends = [
+        gap.until
+        for gap in segment.gaps
+        if gap.cause in ("killed", ENDED) and gap.until is not None
+    ]
     return max((end for end in ends if end > segment.complete_to), default=None)
 
 

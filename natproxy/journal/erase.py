@@ -17,7 +17,10 @@ from natproxy.journal.contents import Directory
 from natproxy.journal.directory import JournalError
 from natproxy.journal.files import SUFFIX
 from natproxy.journal.rows import ERASED
+from natproxy.journal.search import read_spools
 from natproxy.journal.segment import NewerSchema, NotASegment, check_version, connect, transaction
+from natproxy.journal.space import reason_of
+from natproxy.journal.spool_format import spools
 from natproxy.journal.summary import describe
 from natproxy.journal.validity import DAMAGE
 from natproxy.records.filter.hosts import parse_network
@@ -48,6 +51,8 @@ def erase_client(directory: str, client: str) -> list[Erasure]:
     the address is replaced. The bytes are overwritten: the address is in the file only where it is
     that of a proxy or of an upstream, too.
 
+    What a daemon that was killed has left in its spool is put into its segment before.
+
     A segment that a daemon is writing cannot be changed: stop the daemon, or repeat this when the
     segment is sealed, which is after an hour at most.
 
@@ -56,12 +61,24 @@ def erase_client(directory: str, client: str) -> list[Erasure]:
     :raises JournalError: if the directory cannot be read.
     """
     client_of = _Client(client)
+    Directory(directory).files()
+    found = []
+    try:
+        read_spools(directory)
+    except (OSError, sqlite3.Error) as error:
+        found += [
+            Erasure(
+                os.path.basename(path),
+                0,
+                f"it may have the client, and cannot be put into its segment: {reason_of(error)}",
+            )
+            for path, _, _ in spools(directory)
+        ]
     files = Directory(directory).files()
     for copy in Path(directory).glob(f"*{SUFFIX}{ERASING}*"):
         # An earlier erasure was interrupted.
         with suppress(OSError):
             copy.unlink()
-    found = []
     for name in files:
         erasure = (
             _erase(Path(directory), name, client_of)

@@ -20,7 +20,8 @@ from natproxy.journal.files import (
     segment_files,
     worker_of,
 )
-from natproxy.journal.rows import GapRow
+from natproxy.journal.rows import ENDED, GapRow
+from natproxy.journal.salvage import salvage
 from natproxy.journal.segment import (
     NewerSchema,
     NotASegment,
@@ -54,7 +55,8 @@ def recover(
 ) -> Recovered:
     """Close and seal the segments of earlier runs, and bring the catalogue up to date.
 
-    It can be repeated: what is sealed already is left as it is.
+    It can be repeated: what is sealed already is left as it is. What is in the spools of processes
+    that were killed comes first; see `natproxy.journal.salvage`.
 
     :param boot: of this run, whose segments are left alone.
     :param now: when this run of the daemon started, in microseconds since the epoch.
@@ -65,7 +67,7 @@ def recover(
     """
     recovered: list[str] = []
     gaps: list[GapRow] = []
-    messages: list[str] = []
+    messages = salvage(directory, now, share, {boot, *living}).messages
     busy = False
     catalogue = Catalogue(directory)
     if not share.worker:
@@ -153,6 +155,9 @@ def _mark_killed(path: str, last: bool, now: int) -> None:
             raise sqlite3.DatabaseError(verdict)
         meta = meta_of(connection)
         if not last or "stopped" in meta or "sealed" in meta:
+            return
+        if connection.execute("select 1 from gaps where cause = ?", (ENDED,)).fetchone():
+            # Its record is complete.
             return
         since, until = sorted((meta["complete_to"], now))
         with transaction(connection):

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from natproxy.journal.catalogue import Catalogue
 from natproxy.journal.files import remove
+from natproxy.journal.spool_format import NAME
 from natproxy.journal.summary import SegmentInfo
 
 
@@ -47,7 +48,7 @@ def retain(directory: str, now: int, keep: float, max_size: int) -> list[Segment
     listed = {info.file for info in infos}
     live = 0
     for entry in os.scandir(directory):
-        if entry.name not in listed:
+        if entry.name not in listed and not NAME.fullmatch(entry.name):
             # The segment may have been sealed, and its WAL deleted, in between.
             with suppress(FileNotFoundError):
                 live += entry.stat().st_size

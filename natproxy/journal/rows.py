@@ -10,6 +10,9 @@ from natproxy.records.record import Origin, Record
 ERASED = "erased"
 """The host of a client that was erased, and the cause of the gap that marks it."""
 
+ENDED = "ended"
+"""The cause of the gap of a daemon that was killed, and of which every event is recorded."""
+
 Entry = tuple[
     int,  # serial
     "int | None",  # seq

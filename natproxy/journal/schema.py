@@ -49,6 +49,8 @@ create table meta (
 -- complete_to: until when it is complete: every translation that was registered before, and the
 --     end of every one that ended before, is in the file, but for those in gaps. Renewed with
 --     each flush, and every 10 s when idle. It is lowered when the wall clock is set back.
+-- last_seq: number of the last event that is in it, or in a segment before it; absent if it has
+--     none since it was opened
 -- sealed: when it was sealed; absent while it is live
 -- stopped: when the daemon stopped in order; absent if it did not, or if a segment follows
 
@@ -100,9 +102,12 @@ create table gaps (              -- times and events of which the journal is not
     last_seq integer,
     cause text not null          -- see CAUSES
 );
+-- The cause 'ended' is that of a daemon which was killed, and of which every event is recorded. The
+-- time is complete: only of what was open it is not known when in this time it ended.
 -- A translation with the outcome 'lost' held its port until the beginning of the first gap
--- ('killed', 'disk', 'overrun') that ends after it was registered. Whether it held it longer, at
--- most until the end of the last such gap, is not known: it may have outlasted all but that one.
+-- ('killed', 'ended', 'disk', 'overrun') that ends after it was registered. Whether it held it
+-- longer, at most until the end of the last such gap, is not known: it may have outlasted all but
+-- that one.
 -- If there are steps, only that it was registered is certain, and that it ended before the next
 -- run of the daemon.
 
@@ -155,6 +160,7 @@ INDEX = "create index if not exists by_port on entries (nat_port, ended)"
 
 CAUSES = {
     "killed": "the daemon was killed",
+    "ended": "the daemon was killed",
     "disk": "the journal could not be written",
     "overrun": "the journal was too slow",
     "off": "the daemon ran without a journal",

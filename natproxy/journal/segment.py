@@ -19,15 +19,18 @@ from natproxy.journal.rows import (
     IDENTITY,
     NAT,
     REASON,
+    SELECT,
     SERIAL,
     UPSTREAM,
     Action,
     Entry,
     GapRow,
+    Row,
     Step,
 )
 from natproxy.journal.schema import INDEX, TABLES, VERSION
 from natproxy.journal.summary import SegmentInfo, describe
+from natproxy.journal.validity import rows_of
 from natproxy.records.record import Origin
 
 BUSY = 5.0
@@ -48,6 +51,7 @@ class Addition(NamedTuple):
     :ivar complete_to: until when the segment is complete with it.
     :ivar entries: each is inserted, or replaces the one with the same serial.
     :ivar replaced: number of those that replace one.
+    :ivar last: number of the last event that the segment, or one before it, has then.
     """
 
     complete_to: int
@@ -57,6 +61,7 @@ class Addition(NamedTuple):
     gaps: Sequence[GapRow] = ()
     steps: Sequence[Step] = ()
     stopped: bool = False
+    last: int = 0
 
 
 class NewerSchema(Exception):
@@ -202,12 +207,47 @@ class Segment:
         connection.executemany("insert into gaps values (?, ?, ?, ?, ?)", addition.gaps)
         connection.executemany("insert into steps values (?, ?, ?)", addition.steps)
         _set(connection, "complete_to", addition.complete_to)
+        if addition.last:
+            _set(connection, "last_seq", addition.last)
         if addition.stopped:
             _set(connection, "stopped", addition.complete_to)
+
+    def open_entries(self) -> list[Row]:
+        """Return the translations that have not ended."""
+        return rows_of(self._connection.execute(f"{SELECT} where e.outcome is null"))
 
     def close(self) -> None:
         """Close the file; SQLite moves what is in the WAL into it."""
         self._connection.close()
+
+
+def append(segment: Segment, addition: Addition) -> None:
+    """Append to a segment, also what SQLite cannot store as it is."""
+    try:
+        segment.append(addition)
+    except (OverflowError, UnicodeError):
+        segment.append(
+            addition._replace(
+                entries=[_storable(entry) for entry in addition.entries],
+                actions=[Action(*_storable(action)) for action in addition.actions],
+            )
+        )
+
+
+def _storable(row: tuple[Any, ...]) -> Any:
+    """Return a row with values that SQLite can store.
+
+    A text may have a lone surrogate, such as that of an administrator's filter.
+    """
+    values: list[Any] = []
+    for value in row:
+        if isinstance(value, str):
+            values.append(value.encode("utf-8", "backslashreplace").decode())
+        elif isinstance(value, int):
+            values.append(max(-(2**63), min(value, 2**63 - 1)))
+        else:
+            values.append(value)
+    return tuple(values)
 
 
 def seal(path: str, now: int, *, moved: bool) -> SegmentInfo:

@@ -19,6 +19,7 @@ from natproxy.journal.files import ALL, Share
 from natproxy.journal.maintenance import Maintenance, Report
 from natproxy.journal.ports import LivePorts
 from natproxy.journal.space import Unwritable
+from natproxy.journal.spool import Spool, open_spool
 from natproxy.journal.status import JournalStatus
 from natproxy.journal.writer import Batch, Writer
 from natproxy.nat.ring import EventRing
@@ -107,6 +108,8 @@ class JournalService(Service):
         self._in_thread = Threads(reactor, 2, "journal") if in_thread is None else in_thread
         self._state = State.STOPPED
         self._claim: Claim | None = None
+        self._spool: Spool | None = None
+        self._names = settings.names
         self._cursor = 0
         self._error: str | None = None
         self._call: IDelayedCall | None = None
@@ -186,6 +189,7 @@ class JournalService(Service):
         assert self._claim is not None
         for gap in self._claim.mark_start(self._boot_started):
             self._writer.add_gap(gap)
+        self._spool = open_spool(self._ring, self.directory, self._boot_started, self._names)
         super().startService()
         self._write()
         self._maintain()
@@ -244,7 +248,9 @@ class JournalService(Service):
         last = ring.next - 1
         wall, monotonic = self._wall_clock(), self._reactor.seconds()
         alive = [] if lost is None else ring.open_rows(wall, monotonic)
-        batch = Batch(rows, lost, alive, microseconds_of(wall), monotonic, stopped)
+        batch = Batch(rows, lost, alive, microseconds_of(wall), monotonic, stopped, last)
+        if self._spool is not None:
+            self._spool.taken(last)
         self._in_thread(partial(self._write_in_thread, batch)).addCallbacks(
             self._wrote, self._not_written, callbackArgs=(last,)
         )
@@ -263,6 +269,8 @@ class JournalService(Service):
         :param last: number of the last event in the batch.
         """
         self._cursor = last
+        if self._spool is not None:
+            self._spool.written(last)
         if self._claim is not None:
             self._claim.clear_start()
         if self._error is not None:
@@ -375,6 +383,11 @@ class JournalService(Service):
         self._unlock()
 
     def _unlock(self) -> None:
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            self._ring.spool_to(None)
+            # What could not be written, the next start reads.
+            spool.close(remove=self._state is State.STOPPED and self._error is None)
         claimed, self._claim = self._claim, None
         if claimed is not None:
             claimed.release()

@@ -60,6 +60,7 @@ _META = {
     "worker": _WHOLE,
     "boot": _TEXT,
     "part": _WHOLE,
+    "last_seq": _WHOLE,
     "former": _TEXT,
     "beside": _TEXT,
 }

@@ -11,12 +11,13 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from natproxy.journal.contents import Contents, Directory
-from natproxy.journal.coverage import SET_BACK, Completeness, Coverage, Held, Span
+from natproxy.journal.coverage import SET_BACK, Coverage, Held
 from natproxy.journal.directory import JournalError
 from natproxy.journal.ports import LivePorts
 from natproxy.journal.reader import SegmentReader, SegmentRemoved, UnreadableSegment
 from natproxy.journal.rows import ERASED, Row
 from natproxy.journal.schema import CAUSES
+from natproxy.journal.spans import Completeness, Span
 from natproxy.journal.summary import Summary
 from natproxy.records.record import Origin, Record
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Ends, Gap, WhoisQuery, WhoisReply

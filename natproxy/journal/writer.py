@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from natproxy.journal.ports import LivePorts
 from natproxy.journal.rows import Action, Entry, GapRow, Step
-from natproxy.journal.segment import Addition, Segment
+from natproxy.journal.segment import Addition, Segment, append
 from natproxy.journal.space import Unwritable, check_space, reason_of
-from natproxy.nat.ring import Lost
-from natproxy.nat.rows import PROMISED, ROUTE, SENT, SEQ, SERIAL, STARTED, Row
+from natproxy.nat.rows import PROMISED, ROUTE, SENT, SEQ, SERIAL, STARTED, Lost, Row
 from natproxy.records.record import Origin
 
 ROWS = 1_000_000
@@ -37,6 +36,7 @@ class Batch(NamedTuple):
     :ivar wall: the moment, in microseconds since the epoch.
     :ivar monotonic: the same moment in seconds of the monotonic clock.
     :ivar stopped: whether the daemon stops in order, and no batch follows.
+    :ivar last: number of the last event so far; 0 if there was none.
     """
 
     rows: list[Row]
@@ -45,6 +45,7 @@ class Batch(NamedTuple):
     wall: int
     monotonic: float
     stopped: bool = False
+    last: int = 0
 
 
 # A named tuple takes three times as long to make.
@@ -126,18 +127,11 @@ class Writer:
                 gaps,
                 self._pending_steps,
                 batch.stopped,
+                batch.last,
             )
             # First here: a reader may see them as soon as they are written.
             self.ports.add(addition.entries)
-            try:
-                segment.append(addition)
-            except (OverflowError, UnicodeError):
-                segment.append(
-                    addition._replace(
-                        entries=[_storable(entry) for entry in addition.entries],
-                        actions=[Action(*_storable(action)) for action in addition.actions],
-                    )
-                )
+            append(segment, addition)
         except (sqlite3.Error, OSError) as error:
             self._disk_failed = True
             self._release(damaged=not isinstance(error, (sqlite3.OperationalError, OSError)))
@@ -337,22 +331,6 @@ def open_entry(serial: int, state: Open, names: bool, outcome: str | None = None
     :param names: whether it has the name of the file.
     """
     return _entry(serial, state[3], state, (None, None, outcome, None, None), names)
-
-
-def _storable(row: tuple[Any, ...]) -> Any:
-    """Return a row with values that SQLite can store.
-
-    A text may have a lone surrogate, such as that of an administrator's filter.
-    """
-    values: list[Any] = []
-    for value in row:
-        if isinstance(value, str):
-            values.append(value.encode("utf-8", "backslashreplace").decode())
-        elif isinstance(value, int):
-            values.append(max(-(2**63), min(value, 2**63 - 1)))
-        else:
-            values.append(value)
-    return tuple(values)
 
 
 def _entry(serial: int, row: Row, state: Open, end: End, names: bool) -> Entry:

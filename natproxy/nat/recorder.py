@@ -7,6 +7,7 @@ from typing import Protocol
 
 from natproxy.nat.entry import NATEntry
 from natproxy.nat.events import Failed
+from natproxy.nat.rows import Row
 
 
 class Recorder(Protocol):
@@ -30,6 +31,36 @@ class Recorder(Protocol):
 
     def failed(self, event: Failed) -> None:
         """Record a command without an entry."""
+        ...
+
+
+class Spool(Protocol):
+    """What the ring of events passes each event to at once, before its row is made.
+
+    ``seq`` is the number of the event.
+    """
+
+    def registered(self, seq: int, entry: NATEntry, wall: float) -> None:
+        """See `Recorder.registered`."""
+        ...
+
+    def relaying(self, seq: int, entry: NATEntry, wall: float, now: float) -> None:
+        """See `Recorder.relaying`."""
+        ...
+
+    def removed(self, seq: int, entry: NATEntry, wall: float, now: float) -> None:
+        """See `Recorder.removed`."""
+        ...
+
+    def row(self, row: Row) -> None:
+        """Record any other event, which has its number."""
+        ...
+
+    def close(self, *, remove: bool) -> None:
+        """End it.
+
+        :param remove: whether nothing of it is needed any more.
+        """
         ...
 
 

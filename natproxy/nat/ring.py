@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from twisted.logger import Logger
 
 from natproxy.nat.entry import NATEntry
 from natproxy.nat.events import Failed
+from natproxy.nat.recorder import Spool
 from natproxy.nat.rows import (
     ENDS,
     EVENT,
@@ -23,7 +24,10 @@ from natproxy.nat.rows import (
     STARTED,
     TIME,
     CommandTexts,
+    Lost,
     Row,
+    action_row,
+    failed_row,
     record_of,
 )
 from natproxy.nat.table import NATTable
@@ -47,17 +51,6 @@ cache. The entries of the events that are noted remain in memory.
 """
 
 
-class Lost(NamedTuple):
-    """Events that a reader has missed.
-
-    :ivar first: number of the first one.
-    :ivar last: number of the last one.
-    """
-
-    first: int
-    last: int
-
-
 class EventRing:
     """The last events of a NAT table.
 
@@ -67,6 +60,7 @@ class EventRing:
     :param names: characters of long names to hold; see `LONG_NAME`.
     :param wall_clock: returns seconds since the epoch.
     :param every_name: whether an event has all files of a command that names several.
+    :ivar every_name: likewise.
     :ivar verb_and_name: returns verb and file name of a command as records have them.
     :ivar watchers: clients that follow the events; counted by those who serve them.
     """
@@ -91,8 +85,10 @@ class EventRing:
         self._size = size
         self._names = names
         self._names_left = names
+        self.every_name = every_name
         self.verb_and_name = CommandTexts(every_name, LONG_NAME).find
         self._rows: list[Row | None] = [None] * size
+        self._spool: Spool | None = None
         self._waiting: list[Callable[[], object]] = []
         # What makes the row of an event, and its arguments.
         self._noted: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
@@ -121,6 +117,14 @@ class EventRing:
         """Stop recording; what the ring holds can still be read."""
         self._table.record(None)
         self._make_rows()
+
+    def spool_to(self, spool: Spool | None) -> None:
+        """Pass the events that are held, and each later one, to a spool; ``None`` ends that."""
+        held, _ = self.read(0, self._size)
+        self._spool = spool
+        if spool is not None:
+            for row in held:
+                spool.row(row)
 
     def read(self, after: int, limit: int) -> tuple[list[Row], Lost | None]:
         """Return the events that follow one, oldest first.
@@ -199,20 +203,29 @@ class EventRing:
 
     def registered(self, entry: NATEntry, wall: float) -> None:
         """Add the registration of an entry."""
-        self._noted.append((self._registered, (entry, wall)))
-        if len(self._noted) >= self._most:
+        noted = self._noted
+        noted.append((self._registered, (entry, wall)))
+        if self._spool is not None:
+            self._spool.registered(self._next + len(noted) - 1, entry, wall)
+        if len(noted) >= self._most:
             self._noted_many()
 
     def relaying(self, entry: NATEntry, wall: float, now: float) -> None:
         """Add that the header of an entry's reply has been received."""
-        self._noted.append((self._relaying, (entry, wall, now)))
-        if len(self._noted) >= self._most:
+        noted = self._noted
+        noted.append((self._relaying, (entry, wall, now)))
+        if self._spool is not None:
+            self._spool.relaying(self._next + len(noted) - 1, entry, wall, now)
+        if len(noted) >= self._most:
             self._noted_many()
 
     def removed(self, entry: NATEntry, wall: float, now: float) -> None:
         """Add that an entry has been removed."""
-        self._noted.append((self._removed, (entry, wall, now)))
-        if len(self._noted) >= self._most:
+        noted = self._noted
+        noted.append((self._removed, (entry, wall, now)))
+        if self._spool is not None:
+            self._spool.removed(self._next + len(noted) - 1, entry, wall, now)
+        if len(noted) >= self._most:
             self._noted_many()
 
     def failed(self, event: Failed) -> None:
@@ -223,6 +236,10 @@ class EventRing:
         self._noted.append((make_row, arguments))
         if len(self._noted) >= self._most:
             self._noted_many()
+        if self._spool is not None:
+            # These events are rare.
+            for row in self.read(self.next - 2, 1)[0]:
+                self._spool.row(row)
 
     def _noted_many(self) -> None:
         """Make the rows if they are many; wake those that wait for an event."""
@@ -245,6 +262,9 @@ class EventRing:
                 make_row(*arguments)
             except Exception:
                 self._log.failure("cannot record an event")
+                if self._spool is not None:
+                    # The numbers of those that follow differ.
+                    self._spool.close(remove=True)
 
     def _act(
         self,
@@ -255,9 +275,7 @@ class EventRing:
         reason: str | None,
         serial: int | None,
     ) -> None:
-        micros = microseconds_of(time)
-        unknown = (None, None, None, None, None)
-        self._add((self._next, event, serial, micros, *unknown, reason, 0.0, uid, pid))
+        self._add(action_row(self._next, event, time, uid, pid, reason, serial))
 
     def _earlier_row(self, entry: NATEntry, wall: float, now: float) -> Row:
         """Return the row of an entry that was registered before the ring existed."""
@@ -338,28 +356,9 @@ class EventRing:
         )
 
     def _failed(self, event: Failed) -> None:
-        duration = event.monotonic - event.started_at
         verb, name = self.verb_and_name(event.command)
         self._count(name)
-        client, client_port = event.client
-        earlier = None if event.earlier is None else event.earlier.plain()
-        self._add(
-            (
-                self._next,
-                "failed",
-                event.serial,
-                microseconds_of(event.time),
-                microseconds_of(event.time - duration),
-                (client, client_port, None, None, None, None, verb, name, event.identity, earlier),
-                None,
-                event.sent,
-                event.outcome.value,
-                event.reason,
-                duration,
-                None,
-                None,
-            )
-        )
+        self._add(failed_row(self._next, event, verb, name))
 
     def _count(self, name: str) -> None:
         if len(name) > LONG_NAME:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
+from natproxy.nat.events import Failed
 from natproxy.nat.translation import Outcome
 from natproxy.protocol import (
     VERBS,
@@ -15,7 +16,7 @@ from natproxy.protocol import (
     printable,
 )
 from natproxy.records.packed import MOST, format_packed, parse_packed
-from natproxy.records.record import Origin, Record
+from natproxy.records.record import Origin, Record, microseconds_of
 
 Route = tuple[
     str,
@@ -85,6 +86,56 @@ RETRIED = Outcome.RETRIED.value
 
 CACHED = 1024
 """Commands of which verb and name are cached."""
+
+
+class Lost(NamedTuple):
+    """Events that a reader has missed.
+
+    :ivar first: number of the first one.
+    :ivar last: number of the last one.
+    """
+
+    first: int
+    last: int
+
+
+def action_row(
+    seq: int,
+    event: str,
+    time: float,
+    uid: int | None,
+    pid: int | None,
+    reason: str | None,
+    serial: int | None,
+) -> Row:
+    """Return the row of an administrator's action; see `natproxy.nat.ring.EventRing.act`."""
+    unknown = (None, None, None, None, None)
+    return (seq, event, serial, microseconds_of(time), *unknown, reason, 0.0, uid, pid)
+
+
+def failed_row(seq: int, event: Failed, verb: str, name: str) -> Row:
+    """Return the row of a command that never had an upstream connection.
+
+    :param name: of the file, as records have it.
+    """
+    duration = event.monotonic - event.started_at
+    client, client_port = event.client
+    earlier = None if event.earlier is None else event.earlier.plain()
+    return (
+        seq,
+        "failed",
+        event.serial,
+        microseconds_of(event.time),
+        microseconds_of(event.time - duration),
+        (client, client_port, None, None, None, None, verb, name, event.identity, earlier),
+        None,
+        event.sent,
+        event.outcome.value,
+        event.reason,
+        duration,
+        None,
+        None,
+    )
 
 
 def record_of(row: Row, origin: Origin) -> Record:

@@ -1,12 +1,13 @@
 """A process with a NAT table under load and its journal, which a test kills.
 
-``python -m tests.support.journal_load DIRECTORY RING ROWS BYTES`` prints a line for each event,
-before the journal can have it: ``boot TEXT``, ``begin SERIAL TIME``, ``end SERIAL TIME``; and
-``error TEXT`` or ``error`` when the journal stops and resumes. SIGTERM ends it in order.
+``python -m tests.support.journal_load DIRECTORY RING ROWS BYTES SPOOL`` prints a line for each
+event, before the journal can have it: ``boot TEXT``, ``begin SERIAL TIME``, ``end SERIAL TIME``;
+and ``error TEXT`` or ``error`` when the journal stops and resumes. SIGTERM ends it in order.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import secrets
@@ -120,10 +121,18 @@ class Load:
         reactor.run(installSignalHandlers=False)
 
 
+def no_space(descriptor: int, offset: int, length: int) -> None:
+    """Fail as on a full disk."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def main() -> None:
     """Run with the arguments of the command line."""
-    directory, ring, rows, max_size = sys.argv[1:]
+    directory, ring, rows, max_size, spool = sys.argv[1:]
     writer.ROWS = int(rows)
+    if not int(spool):
+        # As on a full disk.
+        os.posix_fallocate = no_space
     use_monotonic_time(reactor)
     random.seed(time.time())
     Load(directory, int(ring), int(max_size)).run()

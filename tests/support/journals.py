@@ -105,7 +105,8 @@ class Traffic:
         rows, lost = self.ring.read(self.cursor, self.ring.next)
         seconds = self.clock.seconds()
         alive = [] if lost is None else self.ring.open_rows(self.wall, seconds)
-        return Batch(rows, lost, alive, self.now, seconds, stopped)
+        last = self.ring.next - 1
+        return Batch(rows, lost, alive, self.now, seconds, stopped, last)
 
     def taken(self) -> None:
         """Read on from here."""

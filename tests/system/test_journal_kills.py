@@ -94,15 +94,23 @@ class Run:
 
 @contextmanager
 def load(
-    directory: Path, ring: int = RING, rows: int = ROWS, max_size: int = 10**9
+    directory: Path,
+    ring: int = RING,
+    rows: int = ROWS,
+    max_size: int = 10**9,
+    *,
+    spool: bool = True,
 ) -> Iterator[Run]:
-    """Run a process until the end of the block, which has to end it."""
+    """Run a process until the end of the block, which has to end it.
+
+    :param spool: whether there is space for its spool.
+    """
     process = subprocess.Popen(
         [
             sys.executable,
             "-m",
             "tests.support.journal_load",
-            *map(str, (directory, ring, rows, max_size)),
+            *map(str, (directory, ring, rows, max_size, int(spool))),
         ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -127,20 +135,25 @@ def stop(run: Run) -> None:
     assert run.process.returncode == 0
 
 
-def check(directory: Path, runs: list[Run]) -> None:
-    """Compare the journal with what the processes printed."""
+def check(directory: Path, runs: list[Run], *, gapless: bool = False) -> None:
+    """Compare the journal with what the processes printed.
+
+    :param gapless: whether no event may be missing, also not in a gap.
+    """
     entries = {(entry["boot"], entry["serial"]): entry for entry in entries_of(str(directory))}
     gaps = gaps_of(str(directory))
     for run in runs:
         for serial, begun in run.begun.items():
             entry = entries.pop((run.boot, serial), None)
             if entry is None:
+                assert not gapless, f"translation {serial} of {run.boot} is missing"
                 assert in_gap(gaps, begun), f"translation {serial} of {run.boot} is missing"
                 continue
             assert (entry["nat_port"], entry["client"]) == (port_of(serial), client_of(serial))
             assert parse_time(entry["started"]) == begun
             if entry["ended"] is None:
                 assert entry["state"] == "lost"
+                assert not (gapless and serial in run.ended), f"the end of {serial} is missing"
                 ended = run.ended.get(serial, run.killed)
                 assert ended is not None
                 assert in_gap(gaps, ended), f"the end of {serial} of {run.boot} is missing"
@@ -215,24 +228,50 @@ def test_killed_under_load(tmp_path: Path) -> None:
     with load(tmp_path) as last:
         last.wait(lambda: last.begun)
         stop(last)
-    check(tmp_path, [*runs, last])
+    check(tmp_path, [*runs, last], gapless=True)
     check_files(tmp_path)
     check_whois(tmp_path, [*runs, last])
-    killed = [gap for gap in gaps_of(str(tmp_path)) if gap.cause == "killed"]
-    recorded = [run for run in runs if run.boot in boots(tmp_path)]
-    assert len(killed) == len(recorded)
-    for run in recorded:
-        assert run.killed is not None
-        assert in_gap(killed, run.killed)
-    lags = [
-        run.killed - gap.since
-        for run in recorded
-        for gap in killed
-        if gap.since is not None and run.killed and gap.since <= run.killed <= (gap.until or 0)
-    ]
+    check_found(tmp_path, [*runs, last])
+    # One that was killed before its first write has the gap of that as well.
+    assert {gap.cause for gap in gaps_of(str(tmp_path))} <= {"ended", "unwritten"}
+    assert not list(tmp_path.glob("*.spool*"))
+    assert {run.boot for run in runs if run.begun} <= boots(tmp_path)
+
+
+def test_killed_under_load_without_a_spool(tmp_path: Path) -> None:
+    with load(tmp_path, spool=False) as run:
+        run.wait(lambda: len(run.ended) > 300)
+        run.finish(signal.SIGKILL)
+    with load(tmp_path) as last:
+        last.wait(lambda: last.begun)
+        stop(last)
+    check(tmp_path, [run, last])
+    check_whois(tmp_path, [run, last])
+    (killed,) = gaps_of(str(tmp_path))
+    assert killed.cause == "killed"
+    assert run.killed is not None
+    assert in_gap([killed], run.killed)
+    assert killed.since is not None
     # A quarter of a second and a write; much more on a busy machine.
-    assert max(lags, default=0) < 5_000_000, f"unknown before a kill: {sorted(lags)} microseconds"
-    assert {gap.cause for gap in gaps_of(str(tmp_path))} <= {"killed"}
+    assert run.killed - killed.since < 5_000_000
+
+
+def check_found(directory: Path, runs: list[Run]) -> None:
+    """Check that whois finds each client when its translation begins, and at its end."""
+    samples = [
+        (port_of(serial), time, client_of(serial))
+        for run in runs
+        for times in (run.begun, run.ended)
+        for serial, time in times.items()
+    ]
+    samples = random.sample(samples, min(SAMPLES, len(samples)))
+    with Journal(os.fspath(directory)) as journal:
+        replies = journal.whois_all(
+            [WhoisQuery(port, since=at, until=at) for port, at, _ in samples]
+        )
+    for (port, at, client), reply in zip(samples, replies, strict=True):
+        assert reply.result == FOUND, f"{reply.result} for {port} at {at}: {reply.gap}"
+        assert client in {record.client for record in reply.translations}
 
 
 def test_oldest_history_is_unknown_when_it_was_deleted(tmp_path: Path) -> None:

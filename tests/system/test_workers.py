@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ import pytest
 
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.errors import ClientError
+from natproxy.journal.search import Journal
+from natproxy.records.queries import HistoryQuery
 from tests.support.paths import ROOT
 from tests.support.twistd import (
     LIMIT,
@@ -191,7 +194,7 @@ class Deployment:
         listen = json.dumps([LOOPBACK, *endpoints])
         (self.directory / "natproxy.toml").write_text(
             f'[fileserver]\nlisten = "{LOOPBACK}"\nfiles = "served"\nname = "files"\n'
-            f'[proxy]\nlisten = {listen}\nworkers = 2\nname = "edge"\njournal = "none"\n'
+            f'[proxy]\nlisten = {listen}\nworkers = 2\nname = "edge"\njournal = "journal"\n'
             f"drain = 120\n" + (f'upstream = "{self.upstream}"\n' if self.upstream else "")
         )
 
@@ -224,6 +227,29 @@ def test_killed_workers_fail_their_own_commands_only(directory: Path) -> None:
         assert load.failed <= KILLS * CLIENTS
         assert proxy.log.count("was ended by SIGKILL; the next one is started") == KILLS
         assert proxy.end() == 0
+        check_journal(directory / "journal", served_ports(directory / "fileserver.log"))
+
+
+def served_ports(log: Path) -> Counter[int]:
+    """Return the ports from which the file server has received commands, by its log."""
+    return Counter(int(port) for port in re.findall(r"127\.0\.0\.1:(\d+) LIST", log.read_text()))
+
+
+def check_journal(directory: Path, ports: Counter[int]) -> None:
+    """Check that the journal has each command, and that its record has no gap."""
+    with Journal(os.fspath(directory)) as journal:
+        found = list(journal.history(HistoryQuery()))
+        oldest, *gaps = journal.gaps()
+        assert all(not check.problems for check in journal.verify())
+    recorded = Counter(record.nat_port for record in found)
+    assert ports
+    # What a proxy could not send any more is in the journal only.
+    assert not ports - recorded
+    assert (recorded - ports).total() <= KILLS * CLIENTS
+    assert oldest.since is None
+    assert gaps == []
+    assert all(record.state in ("removed", "lost") for record in found)
+    assert not list(directory.glob("*.spool*"))
 
 
 def test_reloads_that_replace_workers_fail_no_command(directory: Path) -> None:

@@ -6,7 +6,7 @@ import os
 from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
 from natproxy.client.control.daemon import Daemon, Event
@@ -112,9 +112,13 @@ class JournalSource(SearchedJournal):
     def __init__(self, directory: str) -> None:
         self._name = printable(os.fsencode(directory))
         check_directory(directory)
-        from natproxy.journal.search import Journal
+        import sqlite3
+
+        from natproxy.journal.search import Journal, read_spools
 
         with self._failures():
+            with suppress(OSError, sqlite3.Error):
+                read_spools(directory)
             self._journal = Journal(directory)
 
     def events(

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from natproxy.journal.contents import Contents
-from natproxy.journal.coverage import NOT_YET, Coverage, Held, Span, span
+from natproxy.journal.coverage import NOT_YET, Coverage, Held
 from natproxy.journal.files import OFF
 from natproxy.journal.postgres.positions import Taken
 from natproxy.journal.rows import Row
+from natproxy.journal.spans import Span, span
 from natproxy.journal.summary import END, Summary
 
 REFUSED = "PostgreSQL refused an entry"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from natproxy.journal.coverage import NOT_YET, OLDEST, Completeness, Span, merged, span
+from natproxy.journal.coverage import NOT_YET, OLDEST
+from natproxy.journal.spans import Completeness, Span, merged, span
 from natproxy.journal.summary import BEGINNING, END
 from natproxy.records.record import format_time
 from natproxy.records.whois import Gap

@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.address import Address
 from natproxy.nat import NATEntry, NATTable, Outcome, Registered, TranslationKey
-from natproxy.nat.ring import BATCH, LONG_NAME, EventRing, Lost
-from natproxy.nat.rows import CommandTexts, Row, files_of, verb_and_name
+from natproxy.nat.ring import BATCH, LONG_NAME, EventRing
+from natproxy.nat.rows import CommandTexts, Lost, Row, files_of, verb_and_name
 from natproxy.protocol import Command, encode_name, name_of, parse_command
 from natproxy.records.record import Origin
 from tests.support.doubles import Wire

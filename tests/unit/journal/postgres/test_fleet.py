@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.journal.coverage import NOT_YET, span
+from natproxy.journal.coverage import NOT_YET
 from natproxy.journal.postgres.fleet import Proxy, ProxyRecord, behind, joined
+from natproxy.journal.spans import span
 from natproxy.journal.summary import END
 from natproxy.records.whois import Gap
 
