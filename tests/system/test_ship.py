@@ -20,6 +20,7 @@ from tests.support.fleets import Database
 from tests.support.journal_runs import SECOND, START, Translations
 from tests.support.journals import paths_of
 from tests.support.postgres import Server, needs_postgres, running_server, wait_until
+from tests.support.silent_relay import SilentRelay
 from tests.support.twistd import environment
 
 pytestmark = needs_postgres
@@ -172,6 +173,33 @@ def test_database_that_goes_and_comes_back(server: Server, tmp_path: Path) -> No
     assert "shipped" in log.read_text().splitlines()[-1]
     assert "Traceback" not in log.read_text()
     daemon.close()
+
+
+def test_no_segment_is_open_while_a_silent_database_is_waited_for(
+    server: Server, tmp_path: Path
+) -> None:
+    url = server.new_database()
+    with closing(Database(url)) as database:
+        pass
+    journal = tmp_path / "edge-1"
+    journal.mkdir()
+    with (
+        SilentRelay(server.port, b"copy entries") as relay,
+        closing(Translations(journal)) as daemon,
+    ):
+        daemon.start()
+        # One segment is sealed, the other one is live.
+        for _ in range(2):
+            daemon.seal()
+            daemon.remove(daemon.register(50_000))
+        daemon.flush()
+        database.url = url.replace(f":{server.port}/", f":{relay.port}/")
+        with shipping(database, daemon, tmp_path / "log") as process:
+            assert relay.silent.wait(PATIENCE)
+            opened = [os.readlink(path) for path in Path(f"/proc/{process.pid}/fd").iterdir()]
+            assert [path for path in opened if ".segment" in path] == []
+            assert process.poll() is None
+            daemon.seal()
 
 
 def test_commands_answer_for_the_fleet(
