@@ -49,8 +49,8 @@ PREFACE = """\
 stand in front of file servers over one bucket of a SeaweedFS, and a shipper beside each proxy
 copies its journal to one PostgreSQL. All the time something is killed (`kill -9`; PostgreSQL by
 SIGQUIT) and started again, or the link of a machine is cut and mended. Of a proxy, the master or a
-single worker is killed. Clients, each with an address of its own, send
-commands to any proxy and log what they have seen.
+single worker is killed. Clients, each with an address of its own, send commands to any proxy and
+log what they have seen.
 
 In the end three records of each command are compared: the client's log, the history of the proxy,
 and the access log of the file server, of which one sees the proxy's ports and the other the
@@ -144,8 +144,11 @@ def samples(accounts: Accounts, proxy: int, chance: random.Random) -> list[Line]
 
 
 def questions(lines: list[Line]) -> str:
-    """Return what ``natproxy whois -`` reads."""
-    times = [datetime.fromtimestamp(line.ended, timezone.utc).isoformat() for line in lines]
+    """Return what ``natproxy whois -`` reads.
+
+    A file server may notice late that the proxy has cancelled a command, but not when it began.
+    """
+    times = [datetime.fromtimestamp(line.began, timezone.utc).isoformat() for line in lines]
     return "".join(
         f"{line.peer[0]}:{line.peer[1]} {time}\n" for line, time in zip(lines, times, strict=True)
     )
