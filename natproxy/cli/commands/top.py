@@ -27,6 +27,9 @@ FLEET_GROUPS = (*GROUPS, "outcome", "proxy")
 
 WINDOW = "5min"
 
+SHORTEST, LONGEST = 10_000_000, 86_400_000_000
+"""Microseconds of the window."""
+
 
 class Top(Command):
     """Shows the commands in flight and rates until the user quits."""
@@ -132,10 +135,6 @@ def _show_fleet(arguments: Namespace, text: str, complain: Callable[[str], objec
             else:
                 write_lines(state.lines)
     return 0
-
-
-SHORTEST, LONGEST = 10_000_000, 86_400_000_000
-"""Microseconds of the window."""
 
 
 def _is_terminal() -> bool:

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.cli.commands import top as command
+from natproxy.cli.top import state
 from natproxy.cli.top.fleet import LAG, FleetTop
 from natproxy.cli.top.keyboard import NAMES
 from natproxy.cli.top.window import Window
@@ -145,6 +147,10 @@ class FleetTopTests(SynchronousTestCase):
         self.top.update()
         self.assertIn("PostgreSQL is away: refused", self.texts())
         self.assertIn("10.0.0.1", self.keys())
+
+    def test_option_has_all_groups(self) -> None:
+        self.assertEqual(set(command.FLEET_GROUPS), set(KEYS))
+        self.assertEqual(set(command.GROUPS), set(state.GROUPS))
 
     def test_names_are_decoded(self) -> None:
         self.top.press("g")
