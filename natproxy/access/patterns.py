@@ -17,6 +17,8 @@ MAX_PATH = 4095
 
 _PLAIN = re.compile(rb"[^/.\0][^/\0]*(?:/[^/.\0][^/\0]*)*")
 
+_BELOW = re.compile(rb"(?<=/)\*{3,}\Z")
+
 # What follows a match of a directory. The empty group identifies the alternative that has matched.
 _END = rb"(?:/.*)?\Z()"
 
@@ -194,9 +196,9 @@ def _body_of(text: bytes) -> tuple[bytes, bool]:
         raise PatternError(f"longer than {MAX_PATTERN} bytes")
     if not text:
         raise PatternError("it is empty")
-    # With three stars, the client matches a directory and everything below it, as each does here.
-    body = text.removesuffix(b"***") if text.endswith(b"/***") else text
-    body = body.removesuffix(b"/")
+    # With three stars or more, the client matches a directory and everything below it, as each
+    # pattern does here.
+    body = _BELOW.sub(b"", text).removesuffix(b"/")
     anchored = body.startswith(b"/") or not body
     body = body.removeprefix(b"/")
     if (

@@ -26,12 +26,14 @@ class Report(NamedTuple):
     :ivar bytes: of all files.
     :ivar gaps: to be recorded in the live segment.
     :ivar messages: for the log; one sentence each.
+    :ivar busy: whether a segment is still to be sealed, because it is being read.
     """
 
     segments: int
     bytes: int
     gaps: tuple[GapRow, ...] = ()
     messages: tuple[str, ...] = ()
+    busy: bool = False
 
 
 class Maintenance:
@@ -83,6 +85,7 @@ class Maintenance:
         """
         gaps: list[GapRow] = []
         messages: list[str] = []
+        busy = False
         try:
             if not self._recovered:
                 # A worker that this one replaces may still run, and be killed later.
@@ -96,13 +99,14 @@ class Maintenance:
                 )
                 gaps += recovered.gaps
                 messages += recovered.messages
+                busy = recovered.busy
                 self._recovered = not (recovered.busy or several)
-            self._seal(now, messages)
+            busy |= self._seal(now, messages)
             if not self._share.worker:
                 gaps += self._retain(now, messages)
         except (sqlite3.OperationalError, OSError) as error:
             messages.append(f"cannot maintain the journal in {self._directory}: {reason_of(error)}")
-        return Report(*self._size(), tuple(gaps), tuple(messages))
+        return Report(*self._size(), tuple(gaps), tuple(messages), busy)
 
     def _retain(self, now: int, messages: list[str]) -> list[GapRow]:
         """Delete the oldest segments, of all workers; return the gap that this leaves."""
@@ -121,7 +125,9 @@ class Maintenance:
         end = max(max(info.complete_to, info.max_ended or 0) for info in deleted)
         return [GapRow(None, end, None, None, "deleted")]
 
-    def _seal(self, now: int, messages: list[str]) -> None:
+    def _seal(self, now: int, messages: list[str]) -> bool:
+        """Seal what is to be sealed; return whether some of it is being read."""
+        busy = False
         with self._lock:
             paths = list(self._to_seal)
         for path in paths:
@@ -131,7 +137,8 @@ class Maintenance:
                 if os.path.exists(path):
                     if "locked" not in str(error):
                         raise
-                    # It is being read; the next run tries again.
+                    # The next run tries again.
+                    busy = True
                     continue
                 messages.append(f"the journal's segment {path} was deleted before it was sealed")
             except (*DAMAGE, NotASegment, KeyError) as error:
@@ -139,6 +146,7 @@ class Maintenance:
                 messages.append(f"cannot seal the journal's segment {path}: {error}")
             with self._lock:
                 self._to_seal.remove(path)
+        return busy
 
     def _size(self) -> tuple[int, int]:
         segments = size = 0

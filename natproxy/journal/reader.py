@@ -58,6 +58,8 @@ class SegmentReader:
     :param name: of the file.
     :ivar connection: to the segment; read-only.
     :ivar summary: what it contains.
+    :ivar final: whether the file never changes again. One that is sealed may still be in WAL mode,
+        if it was read at that moment.
     :raises SegmentRemoved: if there is no such file.
     :raises UnreadableSegment: if it is damaged, its schema is newer, or access is denied.
     """
@@ -66,11 +68,11 @@ class SegmentReader:
         self._name = name
         path = Path(directory, name).absolute()
         with self.errors(path):
-            self.connection, self.summary = self._open(path)
+            self.connection, self.summary, self.final = self._open(path)
 
     @property
     def sealed(self) -> bool:
-        """Whether the file never changes again."""
+        """Whether no row changes any more, and the rows are indexed."""
         return self.summary.sealed is not None
 
     def close(self) -> None:
@@ -89,7 +91,7 @@ class SegmentReader:
                 raise SegmentRemoved(f"the segment {self._name} has been deleted") from None
             raise UnreadableSegment(self._name, _reason(error, path)) from error
 
-    def _open(self, path: Path) -> tuple[sqlite3.Connection, Summary]:
+    def _open(self, path: Path) -> tuple[sqlite3.Connection, Summary, bool]:
         # A file that is being written has a WAL. Its header is not read: closing a file that SQLite
         # has open in this process would release SQLite's locks.
         wal = Path(f"{path}-wal")
@@ -97,16 +99,16 @@ class SegmentReader:
             opened = self._attempt(path, "immutable=1")
             # Sealing begins and ends without a WAL.
             if opened[1].sealed is not None and not wal.exists():
-                return opened
+                return *opened, True
             opened[0].close()
         try:
-            return self._attempt(path, "mode=ro")
+            return *self._attempt(path, "mode=ro"), False
         except sqlite3.OperationalError:
             # Without write access to the directory, or space in it, SQLite cannot create the WAL's
             # index. If there is nothing in a WAL, none is needed.
             if not path.exists() or (wal.exists() and wal.stat().st_size):
                 raise
-            return self._attempt(path, "immutable=1")
+            return *self._attempt(path, "immutable=1"), False
 
     def _attempt(self, path: Path, mode: str) -> tuple[sqlite3.Connection, Summary]:
         connection = sqlite3.connect(
@@ -191,7 +193,7 @@ def _reason(error: Exception, path: Path | None) -> str:
 class Readers:
     """Open segments of a directory, a limited number of them.
 
-    Only sealed segments stay open: the connection of a live one keeps its writer from sealing it.
+    Only final ones stay open: the connection to another one keeps its writer from sealing it.
 
     :param directory: of the journal.
     :param most: number of segments that stay open at most.
@@ -222,7 +224,7 @@ class Readers:
             # A cancelled or damaged one is opened again.
             reader.close()
             raise
-        if not reader.sealed:
+        if not reader.final:
             reader.close()
             return
         self._open[name] = identity, reader

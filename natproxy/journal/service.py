@@ -40,6 +40,9 @@ RETRY = 1.0
 MAINTENANCE = 60.0
 """Seconds between checks of what is to be sealed and deleted."""
 
+READ = 1.0
+"""Seconds until a segment is sealed that was being read; a reader takes part of that."""
+
 STOP = 10.0
 """Seconds that the threads may take when the daemon stops."""
 
@@ -363,12 +366,14 @@ class JournalService(Service):
 
     def _not_maintained(self, failure: Failure) -> None:
         self._log.failure("cannot maintain the journal", failure=failure)
+        self._report = self._report._replace(busy=False)
         self._maintenance_ended()
 
     def _maintenance_ended(self) -> None:
         finished, self._maintaining = self._maintaining, None
         if self._state not in (State.STOPPED, State.STOPPING):
-            self._maintenance_call = self._reactor.callLater(MAINTENANCE, self._maintain)
+            delay = READ if self._report.busy else MAINTENANCE
+            self._maintenance_call = self._reactor.callLater(delay, self._maintain)
         if finished is not None:
             finished.callback(None)
 

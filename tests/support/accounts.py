@@ -86,7 +86,7 @@ class Accounts:
         }
         self._kills: dict[str, list[float]] = defaultdict(list)
         for fault in fleet.faults:
-            if fault.kind == "kill":
+            if fault.kind != "cut":
                 self._kills[fault.target].append(fault.began)
 
     def check(self) -> None:

@@ -3,7 +3,8 @@
 Clients and proxies are on the network ``front``, all others on ``back``. Each proxy has two
 addresses on ``back``, which its connections use in turn (``--source``). The file servers serve one
 bucket of a SeaweedFS, or copies of the same files on the local disk. The journal of each proxy is
-shipped to a PostgreSQL, if there is one.
+shipped to a PostgreSQL, if there is one. A proxy may have workers, which are killed one by one, or
+lose their master.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,8 +73,8 @@ SIZES = (0, 100, 4096, 700_000)
 class Fault(NamedTuple):
     """What was done to the fleet.
 
-    :ivar kind: ``kill`` or ``cut``.
-    :ivar target: the process, or the link.
+    :ivar kind: ``kill``, ``kill worker`` or ``cut``.
+    :ivar target: the process, the proxy of the worker, or the link.
     :ivar began: seconds since the epoch.
     :ivar ended: when the process was started again, or the link was mended.
     """
@@ -139,6 +140,21 @@ class Process:
     def kill(self) -> None:
         self.end(self._fatal)
 
+    def workers(self) -> set[int]:
+        """Return the numbers of its child processes."""
+        assert self._process is not None
+        pid = self._process.pid
+        return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+    def kill_worker(self, chance: random.Random) -> None:
+        """Kill one child process, and wait until there is another one in its place."""
+        before = self.workers()
+        os.kill(chance.choice(sorted(before)), signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE
+        while len(self.workers() - before) < 1 or len(self.workers()) < len(before):
+            assert time.monotonic() < deadline, f"{self.name}: a worker is not replaced"
+            time.sleep(0.02)
+
     def end(self, number: int = signal.SIGTERM) -> None:
         """Send a signal and wait for the end."""
         if self.process is not None:
@@ -151,6 +167,8 @@ class Fleet:
 
     :param place: a directory with a short path, for sockets.
     :param clients: their number; each has an address and files of its own.
+    :param workers: of each proxy; 1 for a single process.
+    :param servers: number of the file servers.
     :param store: whether the file servers serve a bucket.
     :param database: whether the journals are shipped to a PostgreSQL.
     :ivar proxies: by their names, likewise `servers` and `shippers`.
@@ -162,7 +180,7 @@ class Fleet:
         self,
         place: Path,
         clients: int,
-        proxies: int = 3,
+        workers: Sequence[int] = (2, 2, 2),
         servers: int = 2,
         *,
         store: bool = False,
@@ -175,7 +193,8 @@ class Fleet:
         self.shippers: dict[str, Process] = {}
         self.links: list[Link] = []
         self.faults: list[Fault] = []
-        self._counts = proxies, servers
+        self._workers = workers
+        self._counts = len(workers), servers
         self._with_store = store
         self._store: Process | None = None
         self._with_database = database
@@ -276,6 +295,7 @@ class Fleet:
             *(f"--source={host}" for host in sources(number)),
             f"--journal={self.place}/{name}.journal",
             f"--control={self.place}/{name}.sock",
+            f"--workers={self._workers[number - 1]}",
             *("--connect-timeout=1", "--timeout=3", "--drain=5", "--max-clients-per-host=0"),
         ]
 
@@ -342,14 +362,25 @@ class Fleet:
     # The faults.
 
     def break_until(self, end: float, chance: random.Random, log: Callable[[str], object]) -> None:
-        """Kill processes and cut links at random, and undo it.
+        """Kill processes and cut links at random, and undo it; the first fault is of a worker.
 
         :param end: seconds of the monotonic clock.
         :param log: called with a line for each fault.
         """
         while time.monotonic() < end:
             time.sleep(chance.uniform(0.3, 2.0))
-            if chance.random() < 0.5:
+            kind = chance.random() if self.faults else 0.0
+            if kind < 0.2:
+                several = [
+                    proxy
+                    for proxy, workers in zip(self.proxies.values(), self._workers, strict=True)
+                    if workers > 1
+                ]
+                process = chance.choice(several)
+                began = time.time()
+                process.kill_worker(chance)
+                fault = Fault("kill worker", process.name, began, time.time())
+            elif kind < 0.6:
                 process = chance.choice(self.processes)
                 began = time.time()
                 process.kill()

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from natproxy.daemon.endpoints import listening_endpoints, upstream_targets
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.options import DaemonOptions
 from natproxy.daemon.proxy_config import ProxyConfig
-from tests.support.twistd import DEPLOY, LIMIT
+from tests.support.twistd import DEPLOY, LIMIT, Daemon, environment
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 
@@ -272,6 +273,8 @@ def test_grafana_finds_its_dashboard_and_its_data() -> None:
 
 CONTAINER = (DEPLOY / "Containerfile").read_text()
 
+IMAGE_DIRECTORIES = re.findall(r"(\w+_DIRECTORY)=/", CONTAINER)
+
 
 def instruction(name: str) -> str:
     """Return the last instruction of a name in the file of the image."""
@@ -300,3 +303,33 @@ def test_extras_of_the_image_exist() -> None:
     project = (DEPLOY.parent / "pyproject.toml").read_text()
     for extra in found[1].split(","):
         assert re.search(rf"^{extra} = \[", project, re.MULTILINE), extra
+
+
+def test_words_of_the_image_run_a_healthy_daemon(tmp_path: Path) -> None:
+    directories = {name: str(tmp_path / name.lower()) for name in IMAGE_DIRECTORIES}
+    for path in directories.values():
+        Path(path).mkdir(mode=0o700)
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    settings = environment({**directories, "PATH": programs, "HOME": str(tmp_path)})
+    words = [*json.loads(instruction("ENTRYPOINT")), *json.loads(instruction("CMD"))]
+    check = json.loads(instruction("HEALTHCHECK").partition(" CMD ")[2])
+    with subprocess.Popen(
+        [*words, "--listen=tcp:0:interface=127.0.0.1"],
+        cwd=directories["STATE_DIRECTORY"],
+        env=settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            Daemon(process).await_line(r"(listens on)")
+            # The control socket follows.
+            Daemon(process).await_handler(signal.SIGTERM)
+            done = subprocess.run(check, env=settings, capture_output=True, timeout=LIMIT)
+            process.send_signal(getattr(signal, instruction("STOPSIGNAL")))
+            process.communicate(timeout=LIMIT)
+        finally:
+            process.kill()
+    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0
+    assert list(Path(directories["STATE_DIRECTORY"]).glob("*/*.segment"))

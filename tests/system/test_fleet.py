@@ -31,7 +31,7 @@ from tests.support.fleet import (
 )
 from tests.support.namespaces import reason_against
 
-SECONDS, CLIENTS = map(int, os.environ.get("NATPROXY_TEST_FLEET", "4,4").split(","))
+SECONDS, CLIENTS = map(int, os.environ.get("NATPROXY_TEST_FLEET", "2,2").split(","))
 PACE = 0.05
 """Seconds between two commands of a client."""
 SAMPLES = 400
@@ -39,15 +39,18 @@ SAMPLES = 400
 
 WHOLE = "NATPROXY_TEST_FLEET" in os.environ
 """Whether there are an object store and a database as well; their start takes some time."""
+WORKERS = (2, 2, 2) if WHOLE else (2, 1)
+"""Of each proxy."""
 
 WHOIS = "whois", "-", "--within=1"
 
 PREFACE = """\
-`tests/system/test_fleet.py` wrote this page. In network namespaces, proxies stand in front of
-file servers over one bucket of a SeaweedFS, and a shipper beside each proxy copies its journal to
-one PostgreSQL. All the time something is killed (`kill -9`; PostgreSQL by SIGQUIT) and started
-again, or the link of a machine is cut and mended. Clients, each with an address of its own, send
-commands to any proxy and log what they have seen.
+`tests/system/test_fleet.py` wrote this page. In network namespaces, proxies with two workers each
+stand in front of file servers over one bucket of a SeaweedFS, and a shipper beside each proxy
+copies its journal to one PostgreSQL. All the time something is killed (`kill -9`; PostgreSQL by
+SIGQUIT) and started again, or the link of a machine is cut and mended. Of a proxy, the master or a
+single worker is killed. Clients, each with an address of its own, send commands to any proxy and
+log what they have seen.
 
 In the end three records of each command are compared: the client's log, the history of the proxy,
 and the access log of the file server, of which one sees the proxy's ports and the other the
@@ -72,7 +75,7 @@ def test_every_command_is_accounted_for(place: Path) -> None:
     seed = int(os.environ.get("NATPROXY_FLEET_SEED", str(random.randrange(1 << 32))))
     sys.stdout.write(f"NATPROXY_FLEET_SEED={seed}\n")
     chance = random.Random(seed)
-    with Fleet(place, CLIENTS, store=WHOLE, database=WHOLE) as fleet:
+    with Fleet(place, CLIENTS, WORKERS, store=WHOLE, database=WHOLE) as fleet:
         clients = fleet.start_clients(PACE)
         began = time.monotonic()
         fleet.break_until(began + SECONDS, chance, lambda line: sys.stdout.write(f"{line}\n"))
@@ -83,7 +86,8 @@ def test_every_command_is_accounted_for(place: Path) -> None:
         fleet.stop()
         accounts = Accounts(fleet)
         accounts.check()
-        sampled = {name: samples(accounts, number, chance) for number, name in numbered(fleet)}
+        asked = list(numbered(fleet)) if WHOLE else list(numbered(fleet))[:1]
+        sampled = {name: samples(accounts, number, chance) for number, name in asked}
         for name, lines in sampled.items():
             journal = f"--journal={place}/{name}.journal"
             answers = natproxy(*WHOIS, journal, lines=questions(lines))
@@ -140,8 +144,11 @@ def samples(accounts: Accounts, proxy: int, chance: random.Random) -> list[Line]
 
 
 def questions(lines: list[Line]) -> str:
-    """Return what ``natproxy whois -`` reads."""
-    times = [datetime.fromtimestamp(line.ended, timezone.utc).isoformat() for line in lines]
+    """Return what ``natproxy whois -`` reads.
+
+    A file server may notice late that the proxy has cancelled a command, but not when it began.
+    """
+    times = [datetime.fromtimestamp(line.began, timezone.utc).isoformat() for line in lines]
     return "".join(
         f"{line.peer[0]}:{line.peer[1]} {time}\n" for line, time in zip(lines, times, strict=True)
     )
@@ -163,7 +170,8 @@ def report(fleet: Fleet, accounts: Accounts, elapsed: float, seed: int) -> None:
         "# The fleet under faults",
         "",
         PREFACE,
-        f"{elapsed:.0f} s, {CLIENTS} clients, {len(fleet.proxies)} proxies,"
+        f"{elapsed:.0f} s, {CLIENTS} clients, {len(fleet.proxies)} proxies with"
+        f" {' and '.join(map(str, sorted(set(WORKERS))))} workers,"
         f" {len(fleet.servers)} file servers, seed {seed}. {len(accounts.sent):,} commands were"
         f" sent: {statuses['completed']:,} completed, {statuses['error']:,} had an error as their"
         f" reply, and of {statuses['broken']:,} the client has not seen the end.",

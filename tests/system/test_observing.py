@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -86,6 +87,15 @@ def test_top_without_a_terminal_prints_one_state(daemon: FakeDaemon) -> None:
     assert (ended.returncode, err) == (0, b"")
     assert [line.split()[0] for line in out.decode().splitlines()[2:]] == ["VERB", "GET", "LS"]
     assert b"\x1b" not in out
+
+
+def test_top_writes_groups_for_programs(daemon: FakeDaemon) -> None:
+    ended = process(daemon, "top", "--by", "verb", "--json", stdin=subprocess.DEVNULL)
+    out, err = ended.communicate(timeout=LIMIT)
+    assert (ended.returncode, err) == (0, b"")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [(each["verb"], each["in_flight"]) for each in found] == [("GET", 2), ("LS", 1)]
+    assert set(found[0]) == {"verb", "in_flight", "bytes", "rate", "commands", "failed"}
 
 
 def test_table_is_redrawn_until_an_interrupt(daemon: FakeDaemon) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -19,7 +20,10 @@ import pytest
 from tests.support.fleets import Database
 from tests.support.journal_runs import SECOND, START, Translations
 from tests.support.journals import paths_of
+from tests.support.paths import ROOT
 from tests.support.postgres import Server, needs_postgres, running_server, wait_until
+from tests.support.silent_relay import SilentRelay
+from tests.support.terminal import Terminal
 from tests.support.twistd import environment
 
 pytestmark = needs_postgres
@@ -174,6 +178,33 @@ def test_database_that_goes_and_comes_back(server: Server, tmp_path: Path) -> No
     daemon.close()
 
 
+def test_no_segment_is_open_while_a_silent_database_is_waited_for(
+    server: Server, tmp_path: Path
+) -> None:
+    url = server.new_database()
+    with closing(Database(url)) as database:
+        pass
+    journal = tmp_path / "edge-1"
+    journal.mkdir()
+    with (
+        SilentRelay(server.port, b"copy entries") as relay,
+        closing(Translations(journal)) as daemon,
+    ):
+        daemon.start()
+        # One segment is sealed, the other one is live.
+        for _ in range(2):
+            daemon.seal()
+            daemon.remove(daemon.register(50_000))
+        daemon.flush()
+        database.url = url.replace(f":{server.port}/", f":{relay.port}/")
+        with shipping(database, daemon, tmp_path / "log") as process:
+            assert relay.silent.wait(PATIENCE)
+            opened = [os.readlink(path) for path in Path(f"/proc/{process.pid}/fd").iterdir()]
+            assert [path for path in opened if ".segment" in path] == []
+            assert process.poll() is None
+            daemon.seal()
+
+
 def test_commands_answer_for_the_fleet(
     database: Database, daemon: Translations, tmp_path: Path
 ) -> None:
@@ -202,3 +233,44 @@ def test_commands_answer_for_the_fleet(
     proxies = run("journal", "proxies", *fleet)
     assert "proxy-9000" in proxies.stdout
     assert run("events", *fleet).returncode == 2
+
+
+def test_top_shows_what_the_fleet_has_done_lately(database: Database, tmp_path: Path) -> None:
+    minute = 60 * SECOND
+    for name, client, ago in (("edge-1", "10.0.0.7", minute), ("edge-2", "10.0.0.8", 5 * minute)):
+        (tmp_path / name).mkdir()
+        with closing(Translations(tmp_path / name)) as daemon:
+            daemon.proxy = name
+            daemon.offset = time.time_ns() // 1000 - ago
+            daemon.start()
+            for outcome in ("completed", "completed", "timeout"):
+                daemon.remove(daemon.register(50_000, client), outcome)
+                daemon.wait(1)
+            if name == "edge-1":
+                daemon.stop()
+            else:
+                daemon.register(50_000, client)
+                daemon.flush()
+    directories = [word for name in ("edge-1", "edge-2") for word in ("--journal", tmp_path / name)]
+    shipped = run("journal", "ship", "--once", "--to", database.url, *map(str, directories))
+    assert shipped.returncode == 0, shipped.stderr
+    top = ("top", "--journal", database.url, "--since", "1h")
+    once = run(*top)
+    assert (once.returncode, once.stderr) == (0, "")
+    title, _, behind, header, *rows = once.stdout.splitlines()
+    assert title == "fleet  2 proxies  1 in flight  the last 1h00m"
+    assert behind.startswith("edge-2 is 5 min behind")
+    assert header.startswith("CLIENT")
+    assert [row.split()[:2] for row in rows] == [["10.0.0.7", "0"], ["10.0.0.8", "1"]]
+    selected = run(*top, "--by", "outcome", "--json", "client", "10.0.0.7")
+    assert "edge-2 is 5 min behind" in selected.stderr
+    found = [json.loads(line) for line in selected.stdout.splitlines()]
+    assert [each["outcome"] for each in found] == ["completed", "timeout"]
+    assert [each["commands"] for each in found] == [round(2 / 3600, 3), round(1 / 3600, 3)]
+    with Terminal(natproxy(*top, "--by", "verb"), ROOT, columns=110) as screen:
+        screen.wait_for(r"fleet +2 proxies")
+        screen.wait_for(r"^VERB +IN FLIGHT(.*\n)+GET +1 ")
+        screen.type("gg")
+        screen.wait_for(r"^PROXY +IN FLIGHT(.*\n)+edge-1 +0 ")
+        screen.type("q")
+        assert screen.wait_for_end() == 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,20 +13,39 @@ from rich.text import Text
 
 from natproxy.cli.top.keyboard import Keyboard
 from natproxy.cli.top.sampling import INTERVAL
-from natproxy.cli.top.state import Top
-from natproxy.cli.top.view import Line, lines
+from natproxy.cli.top.view import Line
 
 SHARE = 4
 """A sample may take a quarter of the time: a busy proxy is sampled less often."""
 
 
-def run(top: Top) -> None:
-    """Show the state until it has ended."""
+class Shown(Protocol):
+    """A state that can be shown."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the user has quit."""
+        ...
+
+    def update(self) -> None:
+        """Renew the state."""
+        ...
+
+    def press(self, key: str) -> None:
+        """Take a key."""
+        ...
+
+
+def run(top: Shown, lines: Callable[[int, int], Iterable[Line]]) -> None:
+    """Show a state until it has ended.
+
+    :param lines: returns the lines of a screen with so many columns and rows.
+    """
     console = Console(file=sys.stdout, force_terminal=True, force_interactive=True)
     with (
         Keyboard(sys.stdin.fileno()) as keyboard,
         Live(
-            _rendered(lines(top, *console.size)),
+            _rendered(lines(*console.size)),
             console=console,
             screen=True,
             auto_refresh=False,
@@ -39,7 +59,7 @@ def run(top: Top) -> None:
                 started = time.monotonic()
                 top.update()
                 due = time.monotonic() + max(INTERVAL, SHARE * (time.monotonic() - started))
-            live.update(_rendered(lines(top, *console.size)), refresh=True)
+            live.update(_rendered(lines(*console.size)), refresh=True)
             try:
                 keys = keyboard.keys(due - time.monotonic())
             except EOFError:

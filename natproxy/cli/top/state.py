@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Callable
 
-from natproxy.cli.top.sampling import Row, Sample, Sampler, Window
+from natproxy.cli.top.sampling import INTERVAL, Row, Sample, Sampler, Window
 from natproxy.cli.translations.columns import Rates, identity_of, ordered
 from natproxy.cli.translations.query import filter_text
 from natproxy.cli.translations.texts import command_text, name_text, shown
@@ -129,6 +130,17 @@ class Top:
             if identity_of(record) == self._selected:
                 return place
         return 0
+
+    def update_once(self) -> None:
+        """Take two samples: rates need both.
+
+        :raises ClientError: if there is none.
+        """
+        self.update()
+        time.sleep(INTERVAL)
+        self.update()
+        if self.sample is None or not self.sample.seconds:
+            raise ClientError(self.message or "the daemon was restarted")
 
     def press(self, key: str) -> None:
         """Take a key: a character, or the name of another key such as ``up`` or ``enter``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from natproxy.cli.display.text import amount, counted, duration, speed
@@ -57,7 +57,7 @@ def lines(top: Top, columns: int, height: int) -> list[Line]:
     else:
         keys = next((each for each in KEYS if len(each) <= columns), KEYS[-1])
         found.append(Line(keys, "dim"))
-    return [Line(_cut(line.text, columns), line.style) for line in found]
+    return [Line(cut(line.text, columns), line.style) for line in found]
 
 
 def _title(top: Top) -> str:
@@ -146,10 +146,20 @@ def _groups(top: Top, columns: int, most: int) -> list[Line]:
     rows = top.rows()
     if not rows:
         return [Line("no command in flight" if top.sample is not None else "connecting ...")]
-    keys = max(len(top.group or ""), *(width(row.key) for row in rows[:most]))
+    return group_lines(top.group or "", rows, columns, most)
+
+
+def group_lines(group: str, rows: Sequence[Row], columns: int, most: int) -> list[Line]:
+    """Return a header and the lines of groups.
+
+    :param group: the name of what the groups have in common.
+    :param rows: one at least.
+    :param most: number of groups at most.
+    """
+    keys = max(len(group), *(width(row.key) for row in rows[:most]))
     keys = max(8, min(keys, columns - 55))
     titles = ("IN FLIGHT", "BYTES", "RATE", "COMMANDS/S", "FAILED/S")
-    head = fitted((top.group or "").upper(), keys) + "".join(f"{each:>11}" for each in titles)
+    head = fitted(group.upper(), keys) + "".join(f"{each:>11}" for each in titles)
     return [
         Line(fitted(head, columns), "reverse"),
         *(Line(fitted(row.key, keys) + _figures(row)) for row in rows[:most]),
@@ -174,5 +184,6 @@ def _tail(text: str, columns: int) -> str:
     return text
 
 
-def _cut(text: str, columns: int) -> str:
+def cut(text: str, columns: int) -> str:
+    """Return a text without what does not fit."""
     return fitted(text, columns) if width(text) > columns else text

@@ -106,9 +106,7 @@ class ProxyRecord(Completeness):
     def _cause(self, gap: Gap, now: int) -> str:
         if gap.cause != NOT_YET:
             return f"{self.proxy.name}: {gap.cause}"
-        if self.proxy.horizon <= BEGINNING:
-            return f"nothing of {self.proxy.name} was shipped yet"
-        return f"{self.proxy.name} is {behind(now - self.proxy.horizon)} behind"
+        return lag_text(self.proxy, now)
 
 
 def read_records(
@@ -152,6 +150,16 @@ def joined(gaps: Sequence[Gap]) -> Gap | None:
         None if None in until else max(each for each in until if each is not None),
         text,
     )
+
+
+def lag_text(proxy: Proxy, now: int) -> str:
+    """Return how far the record of a proxy is behind, for people.
+
+    :param now: microseconds since the epoch.
+    """
+    if proxy.horizon <= BEGINNING:
+        return f"nothing of {proxy.name} was shipped yet"
+    return f"{proxy.name} is {behind(now - proxy.horizon)} behind"
 
 
 def behind(microseconds: int) -> str:

@@ -39,9 +39,9 @@ _HELD_TO = f"coalesce(case when x.outcome = 'lost' then x.certain else x.possibl
 
 _WANTED = ENDED.format(table="(select * from entries where ended <= %s)")
 
-_OPEN = _UNENDED.format(extra=f"{_HELD_TO} as held_to")
+OPEN = _UNENDED.format(extra=f"{_HELD_TO} as held_to")
 
-ALL = f"({_WANTED} union all {_OPEN}) e"
+ALL = f"({_WANTED} union all {OPEN}) e"
 """All rows, with the alias ``e`` of conditions, and until when they held their ports.
 
 Its parameter is a time after which nothing ended that is wanted: other partitions are not read.

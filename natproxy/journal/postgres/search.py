@@ -169,7 +169,7 @@ class FleetJournal:
         :param newest: number of records at most, the newest first; ``None`` for all, oldest first.
         """
         where, values, exact = selection.filter.postgres(selection.now)
-        if not all(map(_is_storable, values)):
+        if not all(map(is_storable, values)):
             # PostgreSQL does not take them.
             where, values, exact = "true", [], False
         statement = (
@@ -202,7 +202,7 @@ class FleetJournal:
                         return
 
 
-def _is_storable(value: int | str) -> bool:
+def is_storable(value: int | str) -> bool:
     """Return whether a value can be a parameter of a statement."""
     if isinstance(value, int):
         return True

@@ -36,8 +36,11 @@ RETENTION = 3600.0
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
 """Seconds after which a database that is away is tried again."""
 
-OPEN = 4
-"""Sealed segments of a journal that stay open."""
+OPEN = 0
+"""Segments that stay open: none, so that none is open while the database is waited for.
+
+An open one cannot be sealed, and occupies the disk after its deletion.
+"""
 
 
 class Settings(NamedTuple):

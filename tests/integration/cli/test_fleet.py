@@ -47,6 +47,21 @@ class FleetTests(CommandCase):
             self.assertEqual(status, 2, arguments)
             self.assertIn(text, err)
 
+    def test_options_of_top_that_contradict_each_other(self) -> None:
+        for text, arguments in (
+            ("--journal excludes", ("--journal", NOWHERE, "--name", "a")),
+            ("the database of a fleet", ("--journal", ".")),
+            ("--since yesterday", ("--journal", NOWHERE, "--since", "yesterday")),
+            ("from 10s to 1d", ("--journal", NOWHERE, "--since", "2d")),
+            ("from 10s to 1d", ("--journal", NOWHERE, "--since", "-1s")),
+            ("--since: with --journal", ("--since", "5min")),
+            ("--by proxy: with --journal", ("--by", "proxy")),
+            ("needs --by", ("--json",)),
+        ):
+            status, err = self.refusal("top", *arguments)
+            self.assertEqual(status, 2, arguments)
+            self.assertIn(text, err)
+
     def test_database_excludes_a_daemon(self) -> None:
         status, err = self.refusal("whois", "1", "--journal", NOWHERE, "--name", "a")
         self.assertEqual(status, 2)
@@ -59,6 +74,7 @@ class FleetTests(CommandCase):
         for arguments in (
             ("whois", "1", "--journal", NOWHERE),
             ("history", "--journal", NOWHERE),
+            ("top", "--journal", NOWHERE),
             ("journal", "migrate", "--to", NOWHERE),
             ("journal", "proxies", "--journal", NOWHERE),
             ("journal", "ship", "--once", "--to", NOWHERE, "--journal", "journal"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -13,7 +14,7 @@ from unittest import mock
 import pytest
 
 from natproxy.journal.postgres import shipper
-from natproxy.journal.postgres.connection import PostgresError, connect, shown
+from natproxy.journal.postgres.connection import DatabaseAway, PostgresError, connect, shown
 from natproxy.journal.postgres.fleet import read_proxies
 from natproxy.journal.postgres.holes import UNSHIPPED
 from natproxy.journal.postgres.migrate import check_schema, migrate, migrations
@@ -399,3 +400,16 @@ def test_live_segment_that_stays_unreadable_is_reported(fleet: Fleet) -> None:
     passes(fleet, daemon, 4)
     assert fleet.ask(at(started, PORT + 1)).result == UNKNOWN
     assert fleet.ask(at(daemon.now - 3 * SECOND, PORT + 1)).result == NOBODY
+
+
+def test_database_that_accepts_and_says_nothing_is_away(tmp_path: Path) -> None:
+    with closing(Translations(tmp_path)) as daemon, socket.create_server(("127.0.0.1", 0)) as one:
+        daemon.start()
+        daemon.remove(daemon.register(PORT))
+        daemon.flush()
+        url = f"postgresql://u@127.0.0.1:{one.getsockname()[1]}/d?connect_timeout=2"
+        shipping = Shipper(Settings(url, once=True), lambda: [str(tmp_path)], str, Event())
+        with pytest.raises(DatabaseAway, match="PostgreSQL is away"):
+            shipping.run()
+        # Nothing is open.
+        daemon.seal()

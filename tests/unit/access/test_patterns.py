@@ -15,7 +15,7 @@ TEXTS = st.builds(
     lambda start, components, end: start + "/".join(components) + end,
     st.sampled_from(("", "/", "**/")),
     st.lists(COMPONENTS, min_size=1, max_size=3),
-    st.sampled_from(("", "/", "/**", "/***")),
+    st.sampled_from(("", "/", "/**", "/***", "/****")),
 )
 NAMES = st.lists(
     st.text("ab.", min_size=1, max_size=4).filter(lambda text: text not in (".", "..")),
@@ -55,7 +55,15 @@ class PatternsTests(SynchronousTestCase):
         self.assertEqual(patterns.first(b"a.key"), 0)
 
     def test_directory_covers_what_is_below(self) -> None:
-        for text in ("secret", "/secret", "secret/", "secret/***", "sec*", "[r-t]ecret"):
+        for text in (
+            "secret",
+            "/secret",
+            "secret/",
+            "secret/***",
+            "secret/****",
+            "sec*",
+            "[r-t]ecret",
+        ):
             for name in (b"secret", b"secret/a", b"secret/a/b"):
                 self.assertTrue(matches(text, name), (text, name))
             self.assertFalse(matches(text, b"public/a"), text)

@@ -13,6 +13,7 @@ from natproxy.journal import maintenance as maintenances
 from natproxy.journal import segment, writer
 from natproxy.journal.catalogue import Catalogue
 from natproxy.journal.maintenance import Maintenance, Report
+from natproxy.journal.reader import Readers
 from natproxy.journal.writer import Writer
 from tests.support.journals import NOW, Traffic, meta_of, paths_of
 
@@ -98,9 +99,44 @@ class MaintenanceTests(SynchronousTestCase):
             closing(sqlite3.connect(former)) as reader,
             closing(reader.execute("select 1 from meta")),
         ):
-            self.assertEqual(self.maintenance.run(NOW).messages, ())
+            report = self.maintenance.run(NOW)
+        self.assertEqual((report.messages, report.busy), ((), True))
         self.assertEqual(self.sealed(), [])
-        self.maintenance.run(NOW)
+        self.assertFalse(self.maintenance.run(NOW).busy)
+        self.assertEqual(len(self.sealed()), 1)
+
+    def test_segment_that_was_read_while_it_was_sealed_is_not_kept_open_by_another_reader(
+        self,
+    ) -> None:
+        self.patch(segment, "BUSY", 0.01)
+        former = self.roll()
+        readers = Readers(self.directory)
+        self.addCleanup(readers.close)
+        with (
+            closing(sqlite3.connect(former)) as reader,
+            closing(reader.execute("select 1 from meta")),
+        ):
+            self.maintenance.run(NOW)
+            with readers.use(os.path.basename(former)) as found:
+                # It is sealed, and still in WAL mode.
+                self.assertTrue(found.sealed)
+        self.assertFalse(self.maintenance.run(NOW).busy)
+        self.assertEqual(len(self.sealed()), 1)
+        with readers.use(os.path.basename(former)) as found:
+            pass
+        # Now it stays open.
+        self.assertEqual(found.serials(), (1, 1))
+
+    def test_segment_of_an_earlier_run_that_is_read_is_due_again(self) -> None:
+        self.patch(segment, "BUSY", 0.01)
+        self.earlier()
+        (path,) = paths_of(self.directory)
+        with (
+            closing(sqlite3.connect(path)) as reader,
+            closing(reader.execute("select 1 from meta")),
+        ):
+            self.assertTrue(self.maintenance.run(NOW).busy)
+        self.assertFalse(self.maintenance.run(NOW).busy)
         self.assertEqual(len(self.sealed()), 1)
 
     def test_segment_that_is_damaged_does_not_stop_the_others(self) -> None:

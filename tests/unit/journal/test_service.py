@@ -13,7 +13,7 @@ from natproxy.journal import service as services
 from natproxy.journal import writer
 from natproxy.journal.catalogue import Catalogue
 from natproxy.journal.directory import Claim
-from natproxy.journal.maintenance import Maintenance
+from natproxy.journal.maintenance import Maintenance, Report
 from natproxy.journal.rows import GapRow
 from natproxy.journal.search import Journal
 from natproxy.journal.segment import Segment
@@ -309,6 +309,16 @@ class FaultTests(ServiceCase):
             self.run_threads()
         run.assert_called_once()
         self.assertEqual(self.flush(RuntimeError), 1)
+
+    def test_segment_that_is_being_read_is_sealed_soon(self) -> None:
+        busy, idle = Report(1, 1, busy=True), Report(1, 1)
+        with patch.object(Maintenance, "run", side_effect=[busy, idle]) as run:
+            self.start()
+            self.traffic.advance(services.READ)
+            self.run_threads()
+            self.traffic.advance(services.READ)
+            self.run_threads()
+        self.assertEqual(run.call_count, 2)
 
     def test_directory_in_use_is_an_error_of_the_start(self) -> None:
         self.start()

@@ -123,6 +123,7 @@ class PatternTests(SynchronousTestCase):
 
     def test_three_stars_also_match_the_directory(self) -> None:
         self.assert_matches(b"a/***", b"a/", b"a/b", b"x/a/b/c")
+        self.assert_matches(b"a/****", b"a/", b"a/b", b"x/a/b/c")
         self.assert_no_match(b"a/***", b"a", b"ba/c")
         self.assert_no_match(b"a/**", b"a/")
 
