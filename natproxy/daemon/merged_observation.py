@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from natproxy.control.json_resource import Context
-    from natproxy.control.merged.history import MergedJournal, MergedRings
+    from natproxy.control.merged.history import Past
     from natproxy.control.merged.status import Tally
     from natproxy.server.access_log import AccessLog
     from natproxy.server.command_log import CommandLines
@@ -160,7 +160,6 @@ class MergedObservation(Observation):
 
     def serve(self, context: Context) -> None:
         """Serve the merged resources."""
-        from natproxy.control.merged.history import MergedJournal
         from natproxy.control.merged.resources import merged_resources
         from natproxy.control.merged.status import Tally
         from natproxy.control.site import control_site
@@ -171,8 +170,6 @@ class MergedObservation(Observation):
         self._tally = tally = Tally(self._fleet, prefix, self.status)
         tally.startService()
         past = self._past()
-        if isinstance(past, MergedJournal):
-            context.observed.history = past
         if self._control_port is not None:
             resources = merged_resources(context, self._fleet, tally, past, actions=True)
             self._controllers.serve(control_site(context, resources))
@@ -183,7 +180,7 @@ class MergedObservation(Observation):
             resources = merged_resources(context, self._fleet, tally, past, actions=False)
             self._visitors.serve(site_of(context, resources, rates, self.config.web_hosts))
 
-    def _past(self) -> MergedJournal | MergedRings | None:
+    def _past(self) -> Past | None:
         """Return the past of a proxy: its journal, or what its workers remember."""
         if self.shown_kind != "proxy":
             return None
