@@ -170,7 +170,7 @@ class MergedObservation(Observation):
         self._tally = tally = Tally(self._fleet, prefix, self.status)
         tally.startService()
         past = self._past()
-        if self._control_port is not None:
+        if self.control is not None:
             resources = merged_resources(context, self._fleet, tally, past, actions=True)
             self._controllers.serve(control_site(context, resources))
         if self._web_ports:

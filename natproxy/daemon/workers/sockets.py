@@ -89,13 +89,17 @@ class OpenEndpoint:
         """Close the sockets of this process; the workers' copies stay open."""
         path, self.path = self.path, ""
         if path:
-            # Its lock is that of Twisted's port.
-            for each in (path, f"{path}.lock"):
-                with suppress(OSError):
-                    os.unlink(each)
+            remove_socket(path)
         sockets, self.sockets = self.sockets, []
         for one in sockets:
             one.close()
+
+
+def remove_socket(path: str) -> None:
+    """Remove the file of a UNIX socket, and the lock of Twisted's port beside it."""
+    for each in (path, f"{path}.lock"):
+        with suppress(OSError):
+            os.unlink(each)
 
 
 def _address_of(listening: socket.socket) -> Any:
@@ -237,17 +241,20 @@ def adopt(
 class InheritedUNIXPort(unix.Port):
     """Accepts from an inherited UNIX socket.
 
-    Twisted's port would set the mode of the socket's file again, and remove the file at its end:
-    both are the master's.
+    Twisted's port would set the mode of the socket's file again, and remove the file at its end.
 
     :param descriptor: of the socket; it is duplicated.
     :param factory: makes the protocol of each connection.
     :param reactor: accepts.
+    :param owned: whether the file is removed at the end; in a worker, it is the master's.
     """
 
     _shouldShutdown = False
 
-    def __init__(self, descriptor: int, factory: IProtocolFactory, reactor: Any) -> None:
+    def __init__(
+        self, descriptor: int, factory: IProtocolFactory, reactor: Any, owned: bool = False
+    ) -> None:
+        self._owned = owned
         self._inherited = socket.socket(socket.AF_UNIX, fileno=os.dup(descriptor))
         path = os.fsencode(self._inherited.getsockname())
         super().__init__(path, factory, reactor=reactor)
@@ -264,5 +271,7 @@ class InheritedUNIXPort(unix.Port):
         self.startReading()
 
     def connectionLost(self, reason: Any) -> None:
-        """Close this process's copy of the socket."""
+        """Close this process's copy of the socket, and remove the file if it is its own."""
+        if self._owned:
+            remove_socket(os.fsdecode(self._inherited.getsockname()))
         tcp.Port.connectionLost(self, reason)
