@@ -133,7 +133,14 @@ class Observation(ABC):
             self.metrics = self.make_metrics()
             if self.metrics is not None:
                 self.metrics.certificate_expiry = self._certificate_expiry
-        self._web_ports = open_ports(self._web_endpoints, self._visitors, self.config.label("web"))
+        self._web_ports = self.open_web()
+
+    def open_web(self) -> list[IListeningPort]:
+        """Return the ports of the web endpoints.
+
+        :raises StartupError: if one cannot be opened.
+        """
+        return open_ports(self._web_endpoints, self._visitors, self.config.label("web"))
 
     def make_origin(self) -> Origin:
         """Return the origin of the process; the ports of the daemon are open."""
@@ -157,6 +164,8 @@ class Observation(ABC):
         """
         if self.config.control != NONE:
             self._open_control()
+        elif self._inherited is not None:
+            self._inherited.close()
         self.log_commands()
         self.open_files()
         if self._control is None and not self._web_ports:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
@@ -220,7 +220,11 @@ def reuseport_sockets(interface: str, port: int, backlog: int, count: int) -> li
 
 
 def adopt(
-    reactor: Any, endpoint: InheritedEndpoint, worker: int, factory: IProtocolFactory
+    reactor: Any,
+    endpoint: InheritedEndpoint,
+    worker: int,
+    factory: IProtocolFactory,
+    owned: bool = False,
 ) -> IListeningPort:
     """Accept connections from an inherited socket; the descriptor itself stays open.
 
@@ -228,14 +232,52 @@ def adopt(
 
     :param worker: whose socket it is.
     :param factory: makes the protocol of each connection; wrapped already.
+    :param owned: whether the file of a UNIX socket is removed at the end.
     """
     descriptor = endpoint.descriptor(worker)
     if endpoint.family == socket.AF_UNIX:
-        port = InheritedUNIXPort(descriptor, factory, reactor)
+        port = InheritedUNIXPort(descriptor, factory, reactor, owned)
         port.startListening()
         return cast(IListeningPort, port)
     adopted: IListeningPort = reactor.adoptStreamPort(descriptor, endpoint.family, factory)
     return adopted
+
+
+def open_or_adopt(
+    reactor: Any,
+    endpoints: Sequence[ListeningEndpoint],
+    inherited: Mapping[str, InheritedEndpoint],
+    factory: IProtocolFactory,
+    label: str,
+) -> list[IListeningPort]:
+    """Return the ports of endpoints that are this process's alone, all of them or none.
+
+    :param inherited: by description, the sockets of the program that it has replaced. They are
+        used, or closed.
+    :param factory: makes the protocol of each connection; it is wrapped.
+    :param label: what chooses the endpoints, for the error.
+    :raises StartupError: if one of them can't be listened on.
+    """
+    left = dict(inherited)
+    ports: list[IListeningPort] = []
+    try:
+        for endpoint in endpoints:
+            one = left.pop(endpoint.description, None)
+            if one is None:
+                ports += open_ports([endpoint], factory, label)
+                continue
+            ports.append(adopt(reactor, one, 0, endpoint.wrap(factory), owned=True))
+            os.close(one.descriptor(0))
+    except BaseException:
+        for port in ports:
+            port.stopListening()
+        raise
+    finally:
+        for one in left.values():
+            listening = socket.socket(fileno=one.descriptor(0))
+            path = listening.getsockname() if one.family == socket.AF_UNIX else ""
+            OpenEndpoint(one.description, [listening], path).close()
+    return ports
 
 
 class InheritedUNIXPort(unix.Port):
