@@ -125,7 +125,7 @@ def _entries(top: Top, columns: int, most: int) -> list[Line]:
         return [Line("no command in flight" if top.sample is not None else "connecting ...")]
     selected = top.selected()
     first = max(0, min(selected - most // 2, len(records) - most))
-    table = Table(columns_of(COLUMNS, top.rates), columns)
+    table = Table(columns_of(COLUMNS, top.rates, top.several), columns)
     header, *rows = table.lines(records[first : first + most])
     found = [Line(fitted(header, columns), "reverse")]
     for place, row in enumerate(rows, first):

@@ -66,7 +66,7 @@ class KillTests(ObservedCase):
 
     def test_only_what_was_shown_is_ended(self) -> None:
         def before(request: Request) -> None:
-            if b"dry_run" not in request.body:
+            if request.path == "/v1/kill" and b"dry_run" not in request.body:
                 # It begins while the user reads the question.
                 self.daemon.table.append(entry(4))
 

@@ -72,6 +72,22 @@ class SeveralWorkersTests(ObservedCase):
         self.main("kill", "1:2", "--yes")
         self.assertEqual(self.bodies("/v1/kill"), [{"serial": 2, "worker": 1}])
 
+    def test_numbers_are_shown_as_kill_takes_them(self) -> None:
+        self.missing = []
+        self.daemon.table = [entry(1), entry(2, worker=1)]
+        record = entry(3, event="registered", seq=3).json()
+        kill = entry(4, event="kill", seq=4, client=None, uid=0, pid=7).json()
+        self.daemon.events = [record, kill]
+        for workers, prefix in ((None, ""), ([{"worker": 0}, {"worker": 1}], "0:")):
+            self.daemon.status["workers"] = workers
+            for arguments in (("kill", "-n", "verb GET"), ("table", "--columns", "serial")):
+                _, *rows = self.out(*arguments)
+                found = [row.split()[0] for row in rows]
+                self.assertEqual(found, [f"{prefix}1", "1:2"], arguments)
+            first, second = self.out("events")
+            self.assertIn(f" #{prefix}3 ", first)
+            self.assertIn(f" #{prefix}4 by uid 0", second)
+
     def test_events_after_the_places_of_several_workers(self) -> None:
         self.missing = []
         self.main("events", "--after", "0:5,1:7:b")
