@@ -32,6 +32,7 @@ from natproxy.control.parameters import (
 )
 from natproxy.control.stream import Body, Piece, paged
 from natproxy.control.whois import WhoisResource
+from natproxy.extras import missing
 from natproxy.records.queries import HistoryQuery
 from natproxy.records.record import Record, format_time
 
@@ -110,7 +111,7 @@ class MetricsResource(JSONResource):
 
     def get(self, request: Request, values: dict[str, Any]) -> Any:
         """Refuse: the library is not installed."""
-        raise RequestError(404, "prometheus_client is not installed: install natproxy[metrics]")
+        raise RequestError(404, missing(self.path, "prometheus_client", "metrics"))
 
 
 class OpenAPIResource(JSONResource):

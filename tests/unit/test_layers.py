@@ -13,6 +13,7 @@ from tests.support.paths import ROOT
 LAYERS = (
     "kernel",
     "address",
+    "extras",
     "toml_values",
     "settings",
     "toml",

@@ -51,7 +51,9 @@ class Top(Command):
         try:
             from natproxy.cli.top.screen import run
         except ImportError as error:
-            raise ClientError("top needs rich: install natproxy[cli]") from error
+            from natproxy.extras import missing
+
+            raise ClientError(missing("top", "rich", "cli")) from error
         try:
             run(state)
         except KeyboardInterrupt:
