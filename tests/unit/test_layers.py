@@ -13,6 +13,7 @@ from tests.support.paths import ROOT
 LAYERS = (
     "kernel",
     "address",
+    "counts",
     "extras",
     "toml_values",
     "settings",

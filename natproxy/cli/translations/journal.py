@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from natproxy.cli.display.text import amount, counted
+from natproxy.cli.display.text import amount
 from natproxy.cli.translations.confirmation import confirmed
 from natproxy.cli.translations.sources import (
     PROXY,
@@ -21,6 +21,7 @@ from natproxy.cli.translations.texts import NONE, fitted, seconds_of, shown, wid
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.control.finding import Search
 from natproxy.client.errors import CannotConnect, NoDaemon, UsageError
+from natproxy.counts import counted
 from natproxy.journal.contents import Contents, Directory
 from natproxy.journal.directory import JournalError
 from natproxy.journal.summary import Summary

@@ -8,7 +8,6 @@ from argparse import Namespace
 from collections.abc import Callable
 from itertools import groupby, islice
 
-from natproxy.cli.display.text import counted
 from natproxy.cli.translations.columns import columns_of
 from natproxy.cli.translations.confirmation import confirmed
 from natproxy.cli.translations.query import explain, filter_text
@@ -16,6 +15,7 @@ from natproxy.cli.translations.sources import proxy_of, report_missing, several_
 from natproxy.cli.translations.tables import Table, terminal_columns
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.errors import NotFound, UsageError
+from natproxy.counts import counted
 from natproxy.records.record import Record
 
 PART = 100

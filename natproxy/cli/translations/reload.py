@@ -9,10 +9,10 @@ from difflib import ndiff
 from json import dumps
 from typing import Any
 
-from natproxy.cli.display.text import counted
 from natproxy.cli.translations.status import KINDS
 from natproxy.client.control.finding import Search
 from natproxy.client.errors import NotUnderstood
+from natproxy.counts import counted
 from natproxy.settings import one_line
 from natproxy.toml_values import to_toml
 

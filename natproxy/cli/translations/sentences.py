@@ -13,6 +13,7 @@ from natproxy.cli.translations.texts import (
     shown,
 )
 from natproxy.client.control.daemon import Event, LostEvents, MissingWorker
+from natproxy.counts import counted
 from natproxy.records.record import Record
 from natproxy.records.times import show_local
 from natproxy.records.whois import FOUND, UNKNOWN, Gap, WhoisQuery, WhoisReply
@@ -115,7 +116,7 @@ def _lost(event: LostEvents) -> str:
     if event.last is None:
         run = "another run of the daemon" if event.boot is None else f"the run {shown(event.boot)}"
         return f"events from {first} of {run} are no longer there, if it had any"
-    events = "1 event is" if event.number == 1 else f"{event.number:,} events are"
+    events = f"{counted(event.number, 'event')} {'is' if event.number == 1 else 'are'}"
     return f"{events} no longer there: {first} to {event.worker}:{event.last}"
 
 

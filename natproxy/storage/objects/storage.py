@@ -10,6 +10,7 @@ from contextlib import closing
 from functools import partial
 from itertools import islice
 
+from natproxy.counts import counted
 from natproxy.metadata import DIRECTORY, FILE, Entry, Metadata
 from natproxy.storage.cache import BLOCK, DiskCache
 from natproxy.storage.interface import (
@@ -408,7 +409,7 @@ class Omissions:
             return
         self._reported[reason] = now
         count, self._counts[reason] = self._counts[reason], 0
-        others = f", and {count - 1} times others," if count > 1 else ""
+        others = f", and {counted(count - 1, 'time')} others," if count > 1 else ""
         shown = key.encode("unicode_escape").decode()[:200]
         self._report(
             f"s3://{self._location.bucket}: the key '{shown}'{others} is left out of listings:"

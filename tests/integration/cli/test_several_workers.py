@@ -68,6 +68,28 @@ class SeveralWorkersTests(ObservedCase):
             ],
         )
 
+    def test_nouns_agree_with_their_numbers(self) -> None:
+        self.daemon.status |= {
+            "workers": [{"worker": 0, "pid": 7, "clients": 1}, {"worker": 1, "clients": "x"}],
+            "access_log": {"path": "a", "lost": 1},
+            "counters": {
+                "limits": {"waiting": 1},
+                "cache": {"hits": 1, "misses": 1, "evicted": 1, "errors": 1, "bytes": 1},
+            },
+            "journal": {"directory": "j", "rows": 1, "gaps": 0, "segments": 1},
+        }
+        text = "\n".join(self.out("status"))
+        for words in (
+            "1 client\n",
+            "x clients",
+            "1 line lost",
+            "1 command is delayed now",
+            "1 hit, 1 miss, 1 evicted",
+            "1 error\n",
+            "1 row, 0 gaps, 1 segment",
+        ):
+            self.assertIn(words, text)
+
     def test_serial_number_of_a_worker(self) -> None:
         self.main("kill", "1:2", "--yes")
         self.assertEqual(self.bodies("/v1/kill"), [{"serial": 2, "worker": 1}])
