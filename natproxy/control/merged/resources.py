@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,7 +13,7 @@ from natproxy.control.merged.actions import MergedKill
 from natproxy.control.merged.errors import Missing
 from natproxy.control.merged.events import MergedEvents
 from natproxy.control.merged.history import Found, MergedJournal, Past, target_of
-from natproxy.control.merged.lines import STARTED, LineStream, merge, primed
+from natproxy.control.merged.lines import STARTED, LineStream, merge, newest, primed
 from natproxy.control.merged.missing import name_missing
 from natproxy.control.merged.status import Tally, reason_not_ready
 from natproxy.control.merged.workers import Fleet, Worker
@@ -175,36 +174,11 @@ class RecentHistory(HistoryResource):
         )
         gathered = await self._fleet.lines(lambda _: target)
         name_missing(request, gathered.missing)
-        self.stream(request, primed(_newest(gathered.values, limit)), JSON_LINES)
+        self.stream(request, primed(newest(gathered.values, STARTED, _line, limit)), JSON_LINES)
 
 
-def _newest(streams: list[LineStream], limit: int | None) -> Body:
-    """Yield the lines of streams in their order, or the last ones of them.
-
-    Each stream has as many lines at most as its worker remembers.
-    """
-    lines = primed(merge(streams, STARTED))
-    newest: list[tuple[bytes, int, bytes]] = []
-    number = 0
-    try:
-        yield b"", 0
-        for item in lines:
-            if isinstance(item, Deferred):
-                yield item
-            elif not item[0]:
-                continue
-            elif limit is None:
-                yield item[0] + b"\n", item[1]
-            else:
-                number += 1
-                heapq.heappush(newest, (STARTED(item[0]), number, item[0]))
-                if len(newest) > limit:
-                    heapq.heappop(newest)
-                yield b"", item[1]
-    finally:
-        lines.close()
-    for _, _, line in sorted(newest):
-        yield line + b"\n", 1
+def _line(record: bytes) -> bytes:
+    return record + b"\n"
 
 
 class MergedReconcile(ReconcileResource):
