@@ -14,7 +14,7 @@ from natproxy.daemon.config import without_options
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.fileserver import make_file_server
 from natproxy.daemon.log_options import open_log
-from natproxy.daemon.service import exit_on_error, make_application
+from natproxy.daemon.application import exit_on_error, make_application
 
 with exit_on_error("fileserver.tac"):
     config = without_options(FileServerConfig.load())

@@ -14,7 +14,7 @@ from natproxy.daemon.config import without_options
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.log_options import open_log
 from natproxy.daemon.proxy import make_proxy
-from natproxy.daemon.service import exit_on_error, make_application
+from natproxy.daemon.application import exit_on_error, make_application
 
 with exit_on_error("natproxy.tac"):
     config = without_options(ProxyConfig.load())

@@ -7,14 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from natproxy.extras import missing
 from natproxy.settings import Found, Setting, SettingError, one_line
 from natproxy.toml_values import key_to_toml, to_toml
 
 LARGEST = 1 << 20
 """Bytes of a file at most: a device such as ``/dev/zero`` has no end."""
-
-EXTRA = "natproxy[config]"
-"""The extra that installs a parser on Python 3.10."""
 
 
 def read_toml(path: str, directory: str = "") -> dict[str, Any]:
@@ -116,5 +114,5 @@ def _toml_parser(path: str) -> Callable[[str], dict[str, Any]]:
         else:
             from tomli import loads
     except ImportError:
-        raise SettingError(f"{path}: to read it, install the extra {EXTRA}") from None
+        raise SettingError(missing(f"{path}: TOML on Python 3.10", "tomli", "config")) from None
     return loads

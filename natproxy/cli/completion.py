@@ -26,7 +26,7 @@ from natproxy.cli.options import (
     TIME,
     UPSTREAM,
 )
-from natproxy.cli.parsing import commands_of
+from natproxy.cli.parsing import lines_of
 from natproxy.cli.shell.quoting import quoted
 from natproxy.client.errors import UsageError
 
@@ -53,7 +53,7 @@ def complete(
         from argcomplete.completers import ChoicesCompleter, DirectoriesCompleter, FilesCompleter
     except ImportError:
         sys.exit(1)
-    for each in (parser, *commands_of(parser).values()):
+    for each in (parser, *lines_of(parser).values()):
         for action in each._actions:
             if action.metavar in REMOTE:
                 completer: object = remote_paths

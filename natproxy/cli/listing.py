@@ -148,7 +148,8 @@ class ListingTotal:
 
         :param human: whether the size has a unit.
         """
-        from natproxy.cli.display.text import amount, counted
+        from natproxy.cli.display.text import amount
+        from natproxy.counts import counted
 
         facts = [
             counted(self.files, "file"),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from natproxy import __version__
 from natproxy.cli.command import Command
-from natproxy.cli.options import COMMAND, add_server_options
+from natproxy.cli.options import ACTION, COMMAND, add_server_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +59,15 @@ def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
     return {}
 
 
+def lines_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the commands and of their actions, by words: ``journal ship``."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for name, command in commands_of(parser).items():
+        found[name] = command
+        found.update({f"{name} {action}": each for action, each in commands_of(command).items()})
+    return found
+
+
 def summary_of(parser: argparse.ArgumentParser) -> str:
     """Return what a command does, in a few words."""
     command: Command = parser.get_default("selected")
@@ -91,8 +100,13 @@ class CommandLineParser(argparse.ArgumentParser):
             first = words.index(arguments.command)
             # An unknown option before the command belongs to the program, not to the command.
             before = unknown[0] in words[:first]
-            parser = self if before else commands_of(self)[arguments.command]
-            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+            parser: argparse.ArgumentParser = self
+            if not before:
+                parser = commands_of(self)[arguments.command]
+                parser = commands_of(parser).get(getattr(arguments, "action", None) or "", parser)
+            # The value of an option that another action has may be a password.
+            options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+            parser.error(f"unrecognized arguments: {' '.join(options or unknown)}")
         return arguments
 
     def _get_option_tuples(self, option_string: str) -> list[Any]:
@@ -187,6 +201,34 @@ def _add_commands(
         each.pending = command
         each.takes_names = command.connects
         each.set_defaults(selected=command)
+
+
+class Actions:
+    """The actions of a command, each with arguments of its own: ``natproxy journal ship``.
+
+    :param parser: of the command. The namespace has the action's name as ``action``.
+    """
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._added = parser.add_subparsers(
+            required=True, metavar=ACTION, dest="action", parser_class=type(parser)
+        )
+
+    def add(self, name: str, summary: str, details: str = "") -> argparse.ArgumentParser:
+        """Return the parser of an action.
+
+        :param summary: what it does, in a few words: lower case, no full stop.
+        :param details: further sentences.
+        """
+        described = f"{summary[0].upper()}{summary[1:]}."
+        parser: argparse.ArgumentParser = self._added.add_parser(
+            name,
+            help=summary,
+            description=f"{described} {details}" if details else described,
+            formatter_class=HelpFormatter,
+        )
+        _shorten_help(parser)
+        return parser
 
 
 def _shorten_help(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import errno
 from contextlib import suppress
 from typing import Any, ClassVar
 
+from natproxy.counts import counted
 from natproxy.protocol import (
     ROOT,
     ErrorKind,
@@ -202,7 +203,7 @@ class ListingIncomplete(ServerError):
     """
 
     def __init__(self, count: int, reason: str = "") -> None:
-        what = "1 directory" if count == 1 else f"{count} directories"
+        what = counted(count, "directory", "directories")
         reason = reason or f"the server could not read {what}"
         super().__init__(f"the listing is incomplete: {reason}")
         self.count = count

@@ -58,16 +58,12 @@ class Pages(Protocol):
         ...
 
 
-class Lookups(Protocol):
-    """Who was behind a port."""
+class History(Protocol):
+    """The past: searched in threads, so that the reactor is not blocked."""
 
     def whois(self, queries: list[WhoisQuery]) -> Deferred[list[WhoisReply]]:
         """Reply to queries about the past and about now; the newest events are included."""
         ...
-
-
-class History(Lookups, Protocol):
-    """The past: searched in threads, so that the reactor is not blocked."""
 
     def pages(self, query: HistoryQuery) -> Pages:
         """Return the records of the translations, oldest first, in pages of at most 500.

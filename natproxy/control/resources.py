@@ -12,6 +12,7 @@ from twisted.web.server import Request
 from natproxy.control.actions import DrainResource, KillResource, NoteResource, ReloadResource
 from natproxy.control.encoding import encode
 from natproxy.control.events import EventsResource
+from natproxy.control.interfaces import Pages
 from natproxy.control.json_resource import (
     JSON,
     JSON_LINES,
@@ -32,6 +33,7 @@ from natproxy.control.parameters import (
 from natproxy.control.stream import Body, Piece, paged
 from natproxy.control.upstreams import UpstreamModesResource, UpstreamsResource
 from natproxy.control.whois import WhoisResource
+from natproxy.extras import missing
 from natproxy.records.queries import HistoryQuery
 from natproxy.records.record import Record, format_time
 
@@ -110,7 +112,7 @@ class MetricsResource(JSONResource):
 
     def get(self, request: Request, values: dict[str, Any]) -> Any:
         """Refuse: the library is not installed."""
-        raise RequestError(404, "prometheus_client is not installed: install natproxy[metrics]")
+        raise RequestError(404, missing(self.path, "prometheus_client", "metrics"))
 
 
 class OpenAPIResource(JSONResource):
@@ -178,12 +180,22 @@ class HistoryResource(JSONResource):
 
     def get(self, request: Request, values: dict[str, Any]) -> Any:
         """Stream the records, a page of the search after the other."""
-        since, until = interval_of(values, self.context.now())
-        selected = values.get("filter")
-        query = HistoryQuery(str(selected) if selected else "", since, until, values.get("limit"))
         history = self.context.observed.history
         assert history is not None
-        self.stream(request, paged(history.pages(query), _line), JSON_LINES)
+        self.send_pages(request, history.pages(self.query_of(values)))
+
+    def query_of(self, values: dict[str, Any]) -> HistoryQuery:
+        """Return what the values of the parameters select.
+
+        :raises RequestError: with 400 if they exclude each other.
+        """
+        since, until = interval_of(values, self.context.now())
+        selected = values.get("filter")
+        return HistoryQuery(str(selected) if selected else "", since, until, values.get("limit"))
+
+    def send_pages(self, request: Request, pages: Pages) -> None:
+        """Stream the records of pages."""
+        self.stream(request, paged(pages, _line), JSON_LINES)
 
 
 def _line(record: Record) -> Piece:

@@ -10,7 +10,6 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
 from natproxy.control.encoding import encode
-from natproxy.control.interfaces import Lookups
 from natproxy.control.json_resource import JSON_LINES, MOST_OBJECT, JSONResource
 from natproxy.control.parameters import WHOIS, RequestError, lookup_of, parse_members
 from natproxy.control.stream import Body
@@ -34,18 +33,22 @@ class WhoisResource(JSONResource):
     def get(self, request: Request, values: dict[str, Any]) -> Any:
         """Return what one lookup finds."""
         lookup = lookup_of(values, self.context.now())
-        found: Deferred[list[WhoisReply]] = self._history.whois([lookup])
-        return found.addCallback(lambda replies: replies[0].json())
+        return self.search([lookup], request).addCallback(lambda replies: replies[0].json())
 
     def post(self, request: Request, values: dict[str, Any]) -> Any:
         """Stream what each lookup finds, in their order; an error is in the place of its line."""
         self.stream(request, self._body(request.content), JSON_LINES)
 
-    @property
-    def _history(self) -> Lookups:
+    def search(
+        self, lookups: list[WhoisQuery], request: Request | None = None
+    ) -> Deferred[list[WhoisReply]]:
+        """Return what lookups find, in their order.
+
+        :param request: whose reply begins with it.
+        """
         history = self.context.observed.history
         assert history is not None
-        return history
+        return history.whois(lookups)
 
     def _body(self, lines: Any) -> Body:
         numbered = enumerate(iter(lambda: lines.readline(MOST_OBJECT), b""), 1)
@@ -62,7 +65,7 @@ class WhoisResource(JSONResource):
             found: list[WhoisReply] = []
             lookups = [place for place in places if isinstance(place, WhoisQuery)]
             if lookups:
-                yield self._history.whois(lookups).addCallback(found.extend)
+                yield self.search(lookups).addCallback(found.extend)
             replies: Iterator[WhoisReply] = iter(found)
             for place in places:
                 yield (place if isinstance(place, bytes) else encode_reply(next(replies))), 1

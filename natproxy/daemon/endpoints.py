@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from natproxy import extras
 from natproxy.daemon.certificates import is_upstream_tls, upstream_tls
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.listening import ListeningEndpoint
@@ -213,7 +214,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, (ImportError, NameError)):
-        return "TLS is not installed; it is the extra natproxy[tls]"
+        return extras.TLS
     if isinstance(error, LookupError):
         return "no such socket has been handed over"
     if isinstance(error, TypeError):

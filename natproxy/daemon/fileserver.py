@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from twisted.application.service import IService
 from twisted.logger import Logger
 
+from natproxy.daemon.application import TwistdService
 from natproxy.daemon.clock import use_monotonic_time
 from natproxy.daemon.descriptors import attainable, file_server_capacity, observers_for
 from natproxy.daemon.fileserver_config import FileServerConfig
@@ -33,7 +34,6 @@ from natproxy.daemon.reload import LiveSettings, Reloader
 from natproxy.daemon.service import (
     DaemonService,
     DrainingService,
-    TwistdService,
     startup_errors,
 )
 from natproxy.daemon.workers.daemon import of_processes

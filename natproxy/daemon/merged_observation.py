@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 from natproxy import __version__
 from natproxy.control.interfaces import Observed
 from natproxy.control.merged.workers import Fleet, Worker, WorkerHandle
 from natproxy.control.peer import Peer
 from natproxy.daemon.config import DaemonConfig
+from natproxy.daemon.control_socket import InheritedControl
 from natproxy.daemon.descriptors import attainable, observers_for
 from natproxy.daemon.observation import Observation
 from natproxy.daemon.places import PlaceError, name_of, prepare_journal
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.service import DaemonService, Phase, StartupError
+from natproxy.daemon.workers.sockets import InheritedEndpoint, open_or_adopt
 from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.records.places import NONE, journal_directory
 from natproxy.records.record import Origin, format_time, microseconds_of
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from natproxy.control.json_resource import Context
-    from natproxy.control.merged.history import MergedJournal, MergedRings
+    from natproxy.control.merged.history import Past
     from natproxy.control.merged.status import Tally
     from natproxy.server.access_log import AccessLog
     from natproxy.server.command_log import CommandLines
@@ -60,7 +63,7 @@ class MergedObservation(Observation):
     :param config: its settings.
     :param kind: ``proxy``, ``fileserver`` or ``up``, for its default name.
     :param workers: the master, which yields those that there are at any moment. It has the boot
-        and the start of its run: it may have executed itself anew since.
+        and the start of its run, and what it has inherited: it may have executed itself anew since.
     :param template: shows the daemon in one process; it is not started. Its web endpoints are
         opened, since a reload replaces their certificates.
     """
@@ -85,6 +88,11 @@ class MergedObservation(Observation):
         self._started = workers.started
         self._fleet = Fleet(reactor, Reachable(workers))
         self._keep_mode: Callable[[str, str], object] = workers.keep_mode
+        self._inherited = InheritedControl.from_json(workers.inherited.get("control"))
+        self._inherited_web = {
+            description: InheritedEndpoint(description, family, (descriptor,))
+            for description, family, descriptor in workers.inherited.get("web", ())
+        }
         self._tally: Tally | None = None
         self._claim: int | None = None
         # The working directory may change before the journal is opened.
@@ -92,6 +100,31 @@ class MergedObservation(Observation):
         self._named = os.path.abspath(journal) if journal not in (None, NONE) else None
         self._keeps_journal = journal != NONE
         self._journal: str | None = None
+
+    def open_web(self) -> list[IListeningPort]:
+        """Return the ports of the web endpoints; those of the program before it stay open."""
+        inherited, self._inherited_web = self._inherited_web, {}
+        return open_or_adopt(
+            self.reactor,
+            self._web_endpoints,
+            inherited,
+            cast(IProtocolFactory, self._visitors),
+            self.config.label("web"),
+        )
+
+    def inheritable(self) -> tuple[dict[str, Any], list[int]]:
+        """Return its sockets: clients wait while the next program starts; see `MasterCompanion`."""
+        control = None if self._control is None else self._control.inheritable()
+        web = [
+            (endpoint.description, port.addressFamily, port.fileno())
+            for endpoint, port in zip(
+                self._web_endpoints, cast("list[Any]", self._web_ports), strict=True
+            )
+        ]
+        descriptors = [descriptor for _, _, descriptor in web]
+        if control is not None:
+            descriptors += [control.socket, control.lock]
+        return {"control": None if control is None else control._asdict(), "web": web}, descriptors
 
     def make_origin(self) -> Origin:
         """Return the origin of the master, which has no worker's number of its own."""
@@ -161,7 +194,6 @@ class MergedObservation(Observation):
 
     def serve(self, context: Context) -> None:
         """Serve the merged resources."""
-        from natproxy.control.merged.history import MergedJournal
         from natproxy.control.merged.resources import merged_resources
         from natproxy.control.merged.status import Tally
         from natproxy.control.site import control_site
@@ -172,9 +204,7 @@ class MergedObservation(Observation):
         self._tally = tally = Tally(self._fleet, prefix, self.status)
         tally.startService()
         past = self._past()
-        if isinstance(past, MergedJournal):
-            context.observed.history = past
-        if self._control_port is not None:
+        if self.control is not None:
             resources = merged_resources(context, self._fleet, tally, past, actions=True)
             self._controllers.serve(control_site(context, resources))
         if self._web_ports:
@@ -184,7 +214,7 @@ class MergedObservation(Observation):
             resources = merged_resources(context, self._fleet, tally, past, actions=False)
             self._visitors.serve(site_of(context, resources, rates, self.config.web_hosts))
 
-    def _past(self) -> MergedJournal | MergedRings | None:
+    def _past(self) -> Past | None:
         """Return the past of a proxy: its journal, or what its workers remember."""
         if self.shown_kind != "proxy":
             return None

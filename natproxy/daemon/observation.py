@@ -18,12 +18,10 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
@@ -31,21 +29,13 @@ from natproxy import __version__
 from natproxy.control.interfaces import Observed
 from natproxy.daemon.access_file import AccessFile
 from natproxy.daemon.config import DaemonConfig
+from natproxy.daemon.control_socket import ControlSocket, InheritedControl
 from natproxy.daemon.descriptors import Observers
 from natproxy.daemon.endpoints import listening_endpoints
 from natproxy.daemon.listening import ListeningEndpoint, address_text
 from natproxy.daemon.logfile import RotatingFile, SharedStream, Stream
 from natproxy.daemon.observers import ObserverFactory
-from natproxy.daemon.places import (
-    InUse,
-    PathLock,
-    PlaceError,
-    default_path,
-    explicit_control,
-    identity_of,
-    name_of,
-    remove_stale,
-)
+from natproxy.daemon.places import InUse, PlaceError, default_path, explicit_control, name_of
 from natproxy.daemon.reload import Effect
 from natproxy.daemon.service import DaemonService, DrainingService, Phase, StartupError, open_ports
 from natproxy.daemon.workers.share import ALONE
@@ -62,9 +52,6 @@ if TYPE_CHECKING:
 STANDARD_OUTPUT = "-"
 """The access log's path for standard output."""
 
-BACKLOG = 128
-"""Connections to the control socket that wait to be accepted."""
-
 
 class Observation(ABC):
     """Control socket, web endpoints and metrics: a `natproxy.daemon.service.Companion`.
@@ -79,7 +66,6 @@ class Observation(ABC):
     :raises SettingError: if a setting is wrong.
     :ivar origin: the daemon's name, worker and boot; set by `open_ports`.
     :ivar share: the part of the daemon that the process is.
-    :ivar control: path of the control socket; ``None`` if there is none.
     :ivar endpoints: of the parts that it shows, in addition to the daemon's.
     :ivar access: the file of the access log; ``None`` if there is none.
     :ivar metrics: are counted from `open_ports` on, if there is a place that shows them.
@@ -107,7 +93,6 @@ class Observation(ABC):
         self.wall_clock = wall_clock
         self.origin = Origin("", 0, "")
         self.share = ALONE
-        self.control: str | None = None
         self.metrics: DaemonMetrics | None = None
         self.access: AccessFile | None = None
         # The working directory may change before the file is opened.
@@ -120,9 +105,8 @@ class Observation(ABC):
         self._controllers = ObserverFactory(reactor, observers.control, "control socket")
         self._visitors = ObserverFactory(reactor, observers.web, "web endpoint")
         self._web_ports: list[IListeningPort] = []
-        self._control_port: IListeningPort | None = None
-        self._identity: tuple[int, int] | None = None
-        self._lock: PathLock | None = None
+        self._control: ControlSocket | None = None
+        self._inherited: InheritedControl | None = None
         self._started = wall_clock()
         self._begin = reactor.seconds()
 
@@ -149,12 +133,24 @@ class Observation(ABC):
             self.metrics = self.make_metrics()
             if self.metrics is not None:
                 self.metrics.certificate_expiry = self._certificate_expiry
-        self._web_ports = open_ports(self._web_endpoints, self._visitors, self.config.label("web"))
+        self._web_ports = self.open_web()
+
+    def open_web(self) -> list[IListeningPort]:
+        """Return the ports of the web endpoints.
+
+        :raises StartupError: if one cannot be opened.
+        """
+        return open_ports(self._web_endpoints, self._visitors, self.config.label("web"))
 
     def make_origin(self) -> Origin:
         """Return the origin of the process; the ports of the daemon are open."""
         name = name_of(self.config, self._kind, self.daemon.ports)
         return Origin(name, self.share.number, self.share.boot or secrets.token_hex(8))
+
+    @property
+    def control(self) -> str | None:
+        """Path of the control socket; ``None`` if there is none."""
+        return None if self._control is None else self._control.path
 
     @property
     def web_endpoints(self) -> list[ListeningEndpoint]:
@@ -168,16 +164,18 @@ class Observation(ABC):
         """
         if self.config.control != NONE:
             self._open_control()
+        elif self._inherited is not None:
+            self._inherited.close()
         self.log_commands()
         self.open_files()
-        if self._control_port is None and not self._web_ports:
+        if self._control is None and not self._web_ports:
             return
         if self.metrics is not None:
             self.metrics.startService()
         from natproxy.control.json_resource import Context
 
         self.serve(Context(self.observed(), self.reactor, self.wall_clock))
-        if self._control_port is not None:
+        if self._control is not None:
             self._log.info("control socket: {path}", path=self.control)
         if self._web_ports:
             self._log.info("web endpoint: {addresses}", addresses=", ".join(self.web()))
@@ -187,7 +185,7 @@ class Observation(ABC):
         from natproxy.control.site import control_site
         from natproxy.web.site import web_site
 
-        if self._control_port is not None:
+        if self._control is not None:
             self._controllers.serve(control_site(context))
         if self._web_ports:
             self._visitors.serve(web_site(context, self.config.web_hosts))
@@ -200,26 +198,15 @@ class Observation(ABC):
         for port in ports:
             await maybeDeferred(port.stopListening)
         await self._visitors.close()
-        control, self._control_port = self._control_port, None
-        if control is not None:
-            await self._close_control(control)
+        if self._control is not None:
+            await self._control.close()
         await self._controllers.close()
-        if self._lock is not None:
-            self._lock.release()
+        if self._control is not None:
+            self._control.release()
         if self.metrics is not None:
             if self.metrics.running:
                 await maybeDeferred(self.metrics.stopService)
             self.metrics.close()
-
-    async def _close_control(self, control: IListeningPort) -> None:
-        if identity_of(self.control or "") == self._identity:
-            await maybeDeferred(control.stopListening)
-            return
-        # Twisted would remove what is there now, such as the socket of another daemon.
-        self._log.warn("the control socket {path} was removed or replaced", path=self.control)
-        port = cast(Any, control)
-        port.stopReading()
-        port.socket.close()
 
     def reopen_logs(self) -> bool:
         """Open the access log again; see `Companion`."""
@@ -287,12 +274,8 @@ class Observation(ABC):
         ports, self._web_ports = self._web_ports, []
         for port in ports:
             port.stopListening()
-        self._control_port = None
-        if self._lock is not None:
-            # The reactor does not run: it would not remove the socket.
-            with suppress(OSError):
-                os.unlink(self.control or "")
-            self._lock.release()
+        if self._control is not None:
+            self._control.cancel()
 
     def observed(self) -> Observed:
         """Return what the resources show."""
@@ -382,11 +365,10 @@ class Observation(ABC):
         :raises StartupError: if its name is in use, or a path that was configured cannot be used.
         """
         name = self.origin.proxy
-        path = self._explicit
+        control = ControlSocket(self.reactor, self._controllers, self._control_path)
+        inherited, self._inherited = self._inherited, None
         try:
-            if path is None:
-                path = default_path(self.environ, os.geteuid(), name)
-            self._listen_on(path)
+            control.open(inherited)
         except InUse as error:
             if self._explicit is None:
                 # In the background, twistd shows the first hundred bytes.
@@ -394,35 +376,25 @@ class Observation(ABC):
                     f"name {name}: in use by {error}; choose another {self.config.label('name')}"
                 ) from None
             raise StartupError(
-                f"{self.config.label('control')} {path}: in use by {error}"
+                f"{self.config.label('control')} {control.path}: in use by {error}"
             ) from None
         except (PlaceError, OSError) as error:
             reason = str(getattr(error, "strerror", None) or error)
+            if control.path:
+                reason = f"{control.path}: {reason}"
             if self._explicit is not None:
-                raise StartupError(f"{self.config.label('control')} {path}: {reason}") from error
+                raise StartupError(f"{self.config.label('control')} {reason}") from error
             self._log.warn(
                 "no control socket: {reason}; choose a path with {label}, or none",
-                reason=reason if path is None else f"{path}: {reason}",
+                reason=reason,
                 label=self.config.label("control"),
             )
+        else:
+            self._control = control
 
-    def _listen_on(self, path: str) -> None:
-        lock = PathLock(path)
-        try:
-            remove_stale(path)
-            # The mode holds from the first moment. Twisted sets it again before it listens.
-            before = os.umask(0o177)
-            try:
-                self._control_port = self.reactor.listenUNIX(
-                    path, self._controllers, BACKLOG, 0o600
-                )
-            except CannotListenError as error:
-                raise error.socketError from None
-            finally:
-                os.umask(before)
-        except BaseException:
-            lock.release()
-            raise
-        self._lock = lock
-        self._identity = identity_of(path)
-        self.control = path
+    def _control_path(self) -> str:
+        """Return the path of the control socket; a default one has its directory.
+
+        :raises PlaceError: if there is none.
+        """
+        return self._explicit or default_path(self.environ, os.geteuid(), self.origin.proxy)

@@ -166,6 +166,28 @@ class PathLock:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
 
+    @classmethod
+    def inherited(cls, path: str, descriptor: int) -> PathLock:
+        """Return the lock of a socket's path that the process has already."""
+        lock = cls.__new__(cls)
+        lock.path = path.removesuffix(SOCKET_SUFFIX) + LOCK_SUFFIX
+        lock._descriptor = descriptor
+        os.set_inheritable(descriptor, False)
+        return lock
+
+    @property
+    def descriptor(self) -> int:
+        """The descriptor of the locked file."""
+        return self._descriptor
+
+    @property
+    def held(self) -> bool:
+        """Whether the locked file is the one at the path: if it was removed, others may lock."""
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
     def release(self) -> None:
         """Remove the lock file and release the lock; a second call has no effect."""
         descriptor, self._descriptor = self._descriptor, -1

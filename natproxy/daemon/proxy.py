@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.application.service import IService
 
+from natproxy.daemon.application import TwistdService
 from natproxy.daemon.clock import use_monotonic_time
 from natproxy.daemon.descriptors import attainable, observers_for, proxy_capacity
 from natproxy.daemon.endpoints import upstream_targets
@@ -30,7 +31,6 @@ from natproxy.daemon.reload import LiveSettings, Reloader
 from natproxy.daemon.service import (
     DaemonService,
     DrainingService,
-    TwistdService,
     startup_errors,
 )
 from natproxy.daemon.upstream_settings import default_name

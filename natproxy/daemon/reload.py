@@ -89,16 +89,46 @@ class Change(NamedTuple):
         }
 
 
+class Replacement(NamedTuple):
+    """Processes of a daemon that a reload replaces.
+
+    :ivar daemon: the table of its config.
+    :ivar workers: how many are replaced.
+    :ivar reasons: why; phrases.
+    """
+
+    daemon: str
+    workers: int
+    reasons: tuple[str, ...]
+
+    def json(self) -> dict[str, object]:
+        """Return the members for programs."""
+        return {"daemon": self.daemon, "workers": self.workers, "reasons": list(self.reasons)}
+
+
+class Others(NamedTuple):
+    """What other processes have done with settings, or would do.
+
+    :ivar errors: what is wrong; if there is anything, nothing has changed.
+    :ivar replaced: those that are replaced.
+    """
+
+    errors: Sequence[str] = ()
+    replaced: Sequence[Replacement] = ()
+
+
 class Result(NamedTuple):
     """What a reload has done, or would do.
 
     :ivar changed: reloadable settings that differ.
     :ivar restart: other settings that differ: they take effect when the daemon starts again.
+    :ivar replaced: the processes that are replaced.
     :ivar errors: what is wrong; if there is anything, nothing has changed.
     """
 
     changed: tuple[Change, ...] = ()
     restart: tuple[Change, ...] = ()
+    replaced: tuple[Replacement, ...] = ()
     errors: tuple[str, ...] = ()
 
     def json(self, dry_run: bool) -> dict[str, Any]:
@@ -111,6 +141,7 @@ class Result(NamedTuple):
             "reloaded": not dry_run and not self.errors,
             "changed": [one.json() for one in self.changed],
             "restart": [one.json() for one in self.restart],
+            "replaced": [one.json() for one in self.replaced],
             "errors": list(self.errors),
         }
 
@@ -127,12 +158,12 @@ class _Prepared(NamedTuple):
 class OtherProcesses(Protocol):
     """Other processes of the daemons, which take the same settings."""
 
-    async def check(self, cause: str, configs: Sequence[Any]) -> Sequence[str]:
-        """Return what is wrong with the settings of each daemon there; nothing is changed."""
+    async def check(self, cause: str, configs: Sequence[Any]) -> Others:
+        """Return what `change` would do with the settings of each daemon; nothing is changed."""
         ...
 
-    async def change(self, cause: str, configs: Sequence[Any]) -> Sequence[str]:
-        """Put the settings into effect; return why that is not possible: nothing is changed."""
+    async def change(self, cause: str, configs: Sequence[Any]) -> Others:
+        """Put the settings into effect; return what has been done."""
         ...
 
 
@@ -235,10 +266,12 @@ class Reloader:
                 self._log.failure("cannot reload the settings")
                 errors.append(UNEXPECTED)
         configs = [one.config for one in prepared]
+        others = Others()
         if self.others is not None and not errors:
-            errors += await self.others.check(cause, configs)
-            if not dry_run and not errors:
-                errors += await self.others.change(cause, configs)
+            others = await self.others.check(cause, configs)
+            if not dry_run and not others.errors:
+                others = await self.others.change(cause, configs)
+            errors += others.errors
         if errors:
             # Both daemons of a process may report the same file.
             result = Result(errors=tuple(dict.fromkeys(errors)))
@@ -246,6 +279,7 @@ class Reloader:
             result = Result(
                 tuple(change for one in prepared for change in one.changed),
                 tuple(change for one in prepared for change in one.restart),
+                tuple(others.replaced),
             )
         if not dry_run:
             # At the lower one of both levels of the log, if the level changes.

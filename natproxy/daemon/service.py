@@ -1,35 +1,32 @@
 """The daemons as services: they listen, drain and stop.
 
-A `DrainingService` is one daemon, and `TwistdService` is all of it as ``twistd`` runs it, with the
-handlers of signals. No settings are read here, and no factory is made.
+A `DrainingService` is one daemon in one process; what ``twistd`` runs is in
+`natproxy.daemon.application`. No settings are read here, and no factory is made.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from typing import Protocol, cast
+from typing import Protocol
 
-from twisted.application.service import Application, IService, MultiService, Service
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import Logger
 from twisted.python import usage
-from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from natproxy import __version__
 from natproxy.daemon.descriptors import raise_limit
 from natproxy.daemon.listening import Bound, ListeningEndpoint, address_text
 from natproxy.daemon.log_options import LogChoice
-from natproxy.daemon.notify import Notifier, take_notifier
+from natproxy.daemon.notify import Notifier
 from natproxy.daemon.reload import Reloader, Result
-from natproxy.daemon.signals import MaintenanceSignals, SignalledReactor, TerminationSignals
 from natproxy.server.factory import CommandFactory
 from natproxy.settings import SettingError
 
@@ -60,21 +57,6 @@ def startup_errors(program: str) -> Iterator[None]:
         yield
     except (SettingError, usage.UsageError) as error:
         raise StartupError(f"{program}: {error}") from None
-
-
-@contextmanager
-def exit_on_error(program: str) -> Iterator[None]:
-    """Raise errors of settings as a plain ``SystemExit``, for application files.
-
-    ``twistd`` prints a traceback for an ``Exception`` in an application file, as `StartupError` is.
-
-    :param program: as of `startup_errors`.
-    """
-    try:
-        with startup_errors(program):
-            yield
-    except StartupError as error:
-        raise SystemExit(str(error)) from None
 
 
 class Phase(Enum):
@@ -327,105 +309,9 @@ class DrainingService(DaemonService):
         return ports
 
 
-class TwistdService(MultiService):
-    """A daemon with all that it needs to run under ``twistd``.
-
-    :param daemon: the daemon.
-    :param reactor: is stopped by the first SIGTERM or SIGINT.
-    :param log: where the daemon logs; by default, ``twistd`` writes its own log.
-    """
-
-    def __init__(
-        self,
-        daemon: DaemonService,
-        reactor: SignalledReactor,
-        log: LogChoice | None = None,
-    ) -> None:
-        super().__init__()
-        self._daemon = daemon
-        self._reactor = reactor
-        daemon.setServiceParent(self)
-        termination = TerminationSignals(reactor, daemon.abort)
-        termination.setServiceParent(self)
-        daemon.end = termination.stop
-        file = None
-        if log is not None:
-            daemon.use_log(log)
-            log.delay_commands(reactor)
-            file = log.file
-        self._maintenance = MaintenanceSignals(
-            reactor, file, daemon.reopen_logs, reload=daemon.reload
-        )
-        self._maintenance.setServiceParent(self)
-        self._termination = termination
-
-    def privilegedStartService(self) -> None:
-        """Open the ports; write the reason on the terminal if that fails.
-
-        :raises StartupError: as `DrainingService` does.
-        """
-        # Before the daemon starts, which may take some time.
-        self._termination.handle_now()
-        self._maintenance.handle_now()
-        self._daemon.notifier = take_notifier(os.environ, cast(IReactorTime, self._reactor))
-        with _written_on_terminal():
-            super().privilegedStartService()
-
-    def startService(self) -> None:
-        """Start, as `privilegedStartService` does.
-
-        :raises StartupError: as `DrainingService` does.
-        """
-        with _written_on_terminal():
-            super().startService()
-        # After the handlers of signals are installed: what is ready can be stopped and reloaded.
-        self._reactor.addSystemEventTrigger("after", "startup", self._notify_ready)
-
-    def _notify_ready(self) -> None:
-        if self._daemon.notifier is not None:
-            self._daemon.notifier.ready(listening_status(self._daemon.addresses))
-
-    def stopService(self) -> Deferred[list[tuple[bool, object]]]:
-        """Notify the service manager, if there is one, and stop the daemon.
-
-        :return: fires when it has stopped.
-        """
-        notifier = self._daemon.notifier
-        if notifier is not None:
-            notifier.stopping("draining")
-        stopped: Deferred[list[tuple[bool, object]]] = super().stopService()
-        return stopped if notifier is None else stopped.addBoth(notifier.closed)
-
-
 def listening_status(addresses: Sequence[str]) -> str:
     """Return what a daemon that runs notifies the service manager of, for people."""
     return f"listens on {', '.join(addresses)}"
-
-
-@contextmanager
-def _written_on_terminal() -> Iterator[None]:
-    try:
-        yield
-    except StartupError as error:
-        # By now twistd has replaced sys.stderr by its log.
-        if sys.__stderr__ is not None and sys.stderr is not sys.__stderr__:
-            sys.__stderr__.write(f"{error}\n")
-        raise
-
-
-def make_application(
-    name: str, daemon: DaemonService, reactor: SignalledReactor, log: LogChoice
-) -> Componentized:
-    """Return a daemon as an application file (``.tac``) defines it.
-
-    :param name: of the application.
-    :param log: the daemon's; without one, ``twistd`` writes its own.
-    """
-    application: Componentized = Application(name)
-    if log.writer is not None:
-        application.setComponent(ILogObserver, log.writer)
-    IService(TwistdService(daemon, reactor, log)).setServiceParent(application)
-    return application
 
 
 def open_ports(

@@ -19,6 +19,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogBeginner
 
+from natproxy.counts import counted
 from natproxy.daemon import fileserver
 from natproxy.daemon.descriptors import attainable
 from natproxy.daemon.fileserver_config import FileServerConfig
@@ -219,7 +220,7 @@ def _welcome(
         # Listing all of them may take minutes.
         listed = islice(listed, EXAMINED)
     names = list(listed)
-    count = "1 file" if len(names) == 1 else f"{len(names)} files"
+    count = counted(len(names), "file")
     state = "created, empty" if served.created else count
     lines = [
         f"serving      {served.title} ({state})",

@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from natproxy.counts import counted
 from natproxy.protocol import END, listable, printable
 from natproxy.server.rotation import fire_in_turns
 from natproxy.server.threads import BoundedExecutor, CancellationToken, InThread, Limits, Work
@@ -105,8 +106,8 @@ class SharedListings:
         for why, names in omitted.items():
             if names and names != self._omitted.get(why):
                 self._log.warn(
-                    "LIST omits {count} names {why}: {names}",
-                    count=len(names),
+                    "LIST omits {count} {why}: {names}",
+                    count=counted(len(names), "name"),
                     why=why,
                     names=", ".join(printable(name) for name in names[:_NAMES_LOGGED]),
                 )

@@ -13,7 +13,12 @@ Failures are ``OSError``, with the `natproxy.client.ClientError` as their cause:
 others by their errno. Lost connections are opened again, and their commands are retried.
 """
 
-from fsspec import register_implementation
+from natproxy.extras import missing
+
+try:
+    from fsspec import register_implementation
+except ImportError as error:
+    raise ImportError(missing("natproxy.fs", "fsspec", "fsspec")) from error
 
 from natproxy.fs.errors import FileChanged
 from natproxy.fs.file import NatproxyFile

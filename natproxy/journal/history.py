@@ -120,15 +120,7 @@ class JournalHistory:
         If the directory cannot be read, each result is `UNKNOWN`. The search ends if it is
         cancelled.
         """
-        now = self._now()
-        # The journal is complete until a moment, that moment not included.
-        complete = [
-            query._replace(
-                since=now - 1 if query.since is None else query.since,
-                until=now - 1 if query.until is None else query.until,
-            )
-            for query in queries
-        ]
+        complete = until_now(queries, self._now())
         latest = max((query.until or 0 for query in complete), default=0)
         token = CancellationToken()
         return self.run(partial(self._whois, complete, token), token, latest).addCallback(
@@ -235,6 +227,22 @@ class JournalHistory:
 
     def _now(self) -> int:
         return microseconds_of(self._wall_clock())
+
+
+def until_now(queries: list[WhoisQuery], now: int) -> list[WhoisQuery]:
+    """Return queries in which a time that is left out is the present.
+
+    What is written after that is complete up to it, that moment not included.
+
+    :param now: microseconds since the epoch.
+    """
+    return [
+        query._replace(
+            since=now - 1 if query.since is None else query.since,
+            until=now - 1 if query.until is None else query.until,
+        )
+        for query in queries
+    ]
 
 
 def _not_written(failure: Failure) -> Failure | None:

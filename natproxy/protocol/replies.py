@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from natproxy.counts import byte_count
 from natproxy.protocol.arguments import MAX_SIZE
 from natproxy.protocol.text import WireError, printable
 from natproxy.protocol.verbs import END, MAX_LINE, Framing
@@ -79,7 +80,7 @@ class CountedBody:
     @property
     def missing(self) -> str:
         """A description of the bytes that have not been received yet."""
-        return f"{self.remaining} bytes"
+        return byte_count(self.remaining)
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
         """Split received bytes into those of the body and those after its end."""

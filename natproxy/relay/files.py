@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from natproxy.counts import byte_count
 from natproxy.relay.job import FileJob, Relay, SourceChanged, SourceShort
 from natproxy.relay.page_cache import PageCache
 from natproxy.relay.rotation import SLICE, Rotation
@@ -176,7 +177,7 @@ class FileRelay(Relay):
             self._file.close()
 
     def _fail_short(self) -> None:
-        self._fail(SourceShort(f"{self._end - self._offset} bytes"))
+        self._fail(SourceShort(byte_count(self._end - self._offset)))
 
 
 class CopyingFileRelay(FileRelay):

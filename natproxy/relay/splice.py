@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, cast
 
 from twisted.internet.interfaces import IReactorFDSet
 
+from natproxy.counts import byte_count
 from natproxy.relay.descriptors import WatchedDescriptor
 from natproxy.relay.job import PeerGone, SocketJob, SocketRelay, SourceShort
 from natproxy.relay.low_water import LowWater
@@ -127,7 +128,7 @@ class SpliceRelay(SocketRelay):
         """Fail, because no more bytes will be received; all that were received are handed on."""
         if self._running:
             self.stop()
-            self._ended(SourceShort(f"{self._body.remaining} bytes"))
+            self._ended(SourceShort(byte_count(self._body.remaining)))
 
     def stop(self) -> None:
         """Hand on what is in the pipe, and end as by `cancel`."""
@@ -271,7 +272,7 @@ class SpliceRelay(SocketRelay):
             self._continue()
         else:
             # Nothing is in a pipe: it was empty before.
-            missing = f"{self._body.remaining} bytes ({error.strerror or error})"
+            missing = f"{byte_count(self._body.remaining)} ({error.strerror or error})"
             self._fail(SourceShort(missing))
 
     def _empty_pipe(self) -> bool:

@@ -9,6 +9,7 @@ from twisted.logger import Logger
 
 from natproxy.access import host_of
 from natproxy.address import Address
+from natproxy.counts import counted
 
 REFUSAL_INTERVAL = 10.0
 """Seconds between two lines in the log about refusals of one kind."""
@@ -47,7 +48,7 @@ class RefusalLog:
         if not self.idle:
             self.suppress()
             return
-        others = f" (and {self._suppressed} others before)" if self._suppressed else ""
+        others = f" (and {counted(self._suppressed, 'other')} before)" if self._suppressed else ""
         log.warn(f"{text}{{others}}", others=others, **fields)
         self._suppressed = 0
         self._logged = now

@@ -145,6 +145,7 @@ class ControlCase(LoggedErrorsCase):
             "reloaded": True,
             "changed": [{"setting": "proxy.drain", "old": 1.0, "new": 2.0, "source": "default"}],
             "restart": [],
+            "replaced": [{"daemon": "proxy", "workers": 2, "reasons": ["the code has changed"]}],
             "errors": [],
         }
         self.observed = Observed(

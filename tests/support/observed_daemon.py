@@ -75,7 +75,12 @@ class FakeDaemon:
         self.answers: dict[int, WhoisReply] = {}
         self.status: dict[str, Any] = {"kind": "proxy", "name": "proxy-9000", "boot": "boot"}
         self.upstreams = FakeUpstreams()
-        self.reloaded: dict[str, Any] = {"changed": [], "restart": [], "errors": []}
+        self.reloaded: dict[str, Any] = {
+            "changed": [],
+            "restart": [],
+            "replaced": [],
+            "errors": [],
+        }
         self.before: Callable[[Request], object] = lambda request: None
 
     def reply(self, request: Request) -> Iterable[bytes]:

@@ -144,7 +144,7 @@ def test_child_processes_do_not_inherit_the_variables(directory: Path) -> None:
         "from natproxy.daemon.proxy import make_proxy\n"
         "from natproxy.daemon.proxy_config import ProxyConfig\n"
         "from natproxy.daemon.log_options import LogChoice\n"
-        "from natproxy.daemon.service import make_application\n"
+        "from natproxy.daemon.application import make_application\n"
         "listen = ('tcp:0:interface=127.0.0.1',)\n"
         "config = ProxyConfig(listen=listen, control='none', journal='none')\n"
         "class Child(Service):\n"

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.cli.commands import CLIENT_COMMANDS, COMMANDS
 from natproxy.cli.completion import complete
 from natproxy.cli.options import COMMAND, LOCAL, OBSERVED, REMOTE
-from natproxy.cli.parsing import commands_of, program_parser
+from natproxy.cli.parsing import commands_of, lines_of, program_parser
 from natproxy.cli.shell.commands import parsers_with
 from natproxy.cli.shell.suggestions import Suggester
 from tests.support.manual import section
@@ -31,7 +31,9 @@ OF_SERVERS = "Options of every command that connects to a server"
 
 
 def options_in(command: ArgumentParser) -> list[Action]:
-    return [action for action in command._actions if action.option_strings]
+    """Return the options of a command, and those of its actions."""
+    parsers = (command, *commands_of(command).values())
+    return [action for each in parsers for action in each._actions if action.option_strings]
 
 
 def explained() -> dict[str, set[str]]:
@@ -91,7 +93,7 @@ class ManualTests(SynchronousTestCase):
 
 class CompletionTests(SynchronousTestCase):
     def test_values_of_options_have_a_completion_or_are_free(self) -> None:
-        for parsers in (commands_of(program_parser(COMMANDS)), parsers_with(CLIENT_COMMANDS)):
+        for parsers in (lines_of(program_parser(COMMANDS)), parsers_with(CLIENT_COMMANDS)):
             for name, command in parsers.items():
                 for action in command._actions:
                     known = (
@@ -114,9 +116,11 @@ class CompletionTests(SynchronousTestCase):
                     self.assertEqual([each.text for each in found], [f"{choice} "])
 
     def test_shells_complete_every_option(self) -> None:
-        for name, command in commands_of(program_parser(COMMANDS)).items():
+        for name, command in lines_of(program_parser(COMMANDS)).items():
             offered = self.offered(f"natproxy {name} --")
-            for action in options_in(command):
+            for action in command._actions:
+                if not action.option_strings:
+                    continue
                 self.assertIn(action.option_strings[-1], offered, name)
                 for choice in action.choices or ():
                     line = f"natproxy {name} {action.option_strings[-1]} {choice}"

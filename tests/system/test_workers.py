@@ -177,6 +177,54 @@ class Process:
         return self.process.wait(4 * LIMIT)
 
 
+class Observers:
+    """Connect to UNIX sockets again and again, as programs do that watch a daemon.
+
+    :ivar refused: why a connection was not possible.
+    """
+
+    def __init__(self, *paths: Path) -> None:
+        self.refused: list[str] = []
+        self._stopping = threading.Event()
+        self._replies = dict.fromkeys(paths, 0)
+        self._threads = [
+            threading.Thread(target=self._watch, args=(path,), daemon=True) for path in paths
+        ]
+
+    def __enter__(self) -> Observers:
+        for thread in self._threads:
+            thread.start()
+        self.await_replies()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def await_replies(self) -> None:
+        """Wait until there is one more reply of each path."""
+        before = dict(self._replies)
+        wait_until(lambda: self.refused or all(self._replies[p] > before[p] for p in before))
+
+    def stop(self) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _watch(self, path: Path) -> None:
+        while not self._stopping.is_set():
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(LIMIT)
+                try:
+                    client.connect(os.fspath(path))
+                except OSError as error:
+                    self.refused.append(f"{path}: {error}")
+                    return
+                # One that is connected already loses its connection with the old program.
+                with suppress(OSError):
+                    client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    self._replies[path] += bool(client.recv(1000))
+
+
 class Deployment:
     """A file server, and a proxy with two workers in front of it."""
 
@@ -299,8 +347,10 @@ def test_new_code_is_executed_by_the_master_and_its_workers(directory: Path) -> 
     shutil.copytree(ROOT / "twisted", library / "twisted")
     (directory / "natproxy.toml").write_text(f'[fileserver]\nlisten = "{LOOPBACK}"\n')
     with ExitStack() as stack:
-        options = ("--files=served", "--workers=2", "--name=files")
+        web = directory / "web.sock"
+        options = ("--files=served", "--workers=2", "--name=files", f"--web=unix:{web}")
         server = Process(stack, directory, "fileserver", *options, PYTHONPATH=str(library))
+        observers = stack.enter_context(Observers(directory / "files.sock", web))
         before = server.workers()
         begun = server.run("files")
         load = Load(server.port)
@@ -316,6 +366,8 @@ def test_new_code_is_executed_by_the_master_and_its_workers(directory: Path) -> 
             after = server.workers()
             assert not set(before) & set(after)
             assert (directory / "fileserver.pid").read_text().strip() == str(server.pid)
+            # Those who watched have waited, instead of being refused.
+            observers.await_replies()
             assert server.run("files") == begun
             # It has the workers that it did not start.
             os.kill(after[0], signal.SIGKILL)
@@ -323,7 +375,11 @@ def test_new_code_is_executed_by_the_master_and_its_workers(directory: Path) -> 
             wait_until(lambda: len(server.workers()) == 2 and after[0] not in server.workers())
         assert (load.refused, load.done > 0) == (0, True)
         assert load.failed <= CLIENTS
+        observers.stop()
+        assert observers.refused == []
         assert server.end() == 0
+    assert not web.exists()
+    assert not (directory / "files.sock").exists()
 
 
 def test_start_that_fails_in_a_worker_names_the_reason(directory: Path) -> None:

@@ -13,6 +13,8 @@ from tests.support.paths import ROOT
 LAYERS = (
     "kernel",
     "address",
+    "counts",
+    "extras",
     "toml_values",
     "settings",
     "toml",

@@ -30,7 +30,9 @@ class Completion(Command):
         try:
             from argcomplete.shell_integration import shellcode
         except ImportError as error:
-            raise ClientError("completion needs argcomplete: install natproxy[cli]") from error
+            from natproxy.extras import missing
+
+            raise ClientError(missing("completion", "argcomplete", "cli")) from error
         # `-o default` is left out: bash would offer local files if no remote name matches.
         options = ["-o nospace"]
         script = shellcode(["natproxy"], shell=arguments.shell, complete_arguments=options)

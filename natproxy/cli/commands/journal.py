@@ -13,6 +13,7 @@ from natproxy.cli.options import (
     LOCAL_DIRECTORY,
     add_json_option,
 )
+from natproxy.cli.parsing import Actions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,52 +28,73 @@ class Journal(Command):
     connects = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "action",
-            choices=("segments", "verify", "erase", "ship", "migrate", "proxies"),
-            help="segments: list the files; verify: read all of them and report what is damaged;"
-            " erase: remove what identifies a client; ship: copy what is new to PostgreSQL, and"
-            " continue until it is stopped; migrate: create or change the tables there; proxies:"
-            " list those whose journals are there",
-        )
-        parser.add_argument(
+        actions = Actions(parser)
+        segments = actions.add("segments", "list the files of a journal")
+        verify = actions.add("verify", "read all files of a journal, and report what is damaged")
+        erase = actions.add("erase", "remove what identifies a client from a journal")
+        erase.add_argument(
             "--client",
             metavar="ADDRESS",
-            help="address or network of the client to erase; for erase only",
+            required=True,
+            help="address or network of the client",
         )
-        parser.add_argument(
+        erase.add_argument(
             "--yes", action="store_true", help="do not wait for a confirmation on the terminal"
         )
-        parser.add_argument(
+        for each in (segments, verify, erase):
+            add_json_option(each)
+            each.add_argument(
+                "--journal",
+                metavar=LOCAL_DIRECTORY,
+                help="the directory (default: that of the only journal in the usual place, or of"
+                " the proxy that runs)",
+            )
+            each.add_argument(
+                "--control",
+                metavar=CONTROL_SOCKET,
+                help="control socket of the proxy whose journal it is (default: $NATPROXY_CONTROL)",
+            )
+            each.add_argument(
+                "--name", metavar=DAEMON, help="name of the proxy whose journal it is"
+            )
+        ship = actions.add(
+            "ship",
+            "copy what is new in journals to PostgreSQL",
+            "It continues until it is stopped. While the database is away, the journals wait.",
+        )
+        _add_database(
+            ship,
             "--to",
-            metavar=DATABASE,
-            help="the database to ship to, or to migrate: postgresql://USER@HOST/DATABASE; a"
-            " password is better in $PGPASSWORD or ~/.pgpass, as others can read a command line",
         )
-        parser.add_argument(
-            "--once", action="store_true", help="ship what is there now, and exit; for ship only"
-        )
-        parser.add_argument(
+        ship.add_argument("--once", action="store_true", help="copy what is there now, and exit")
+        ship.add_argument(
             "--retention",
             metavar=DURATION,
-            help="delete from the database the days that ended longer ago, such as 90d; for ship"
-            " only (default: delete nothing)",
+            help="delete from the database the days that ended longer ago, such as 90d (default:"
+            " delete nothing)",
         )
-        add_json_option(parser)
-        parser.add_argument(
+        ship.add_argument(
             "--journal",
             metavar=LOCAL_DIRECTORY,
             action="append",
-            help="the directory (default: that of the only journal in the usual place, or of the"
-            " proxy that runs); for ship, which takes it more than once, all of the"
-            " journals in the usual place; for proxies, the URL of the database",
+            help="the directory of a journal; it can be repeated (default: all journals in the"
+            " usual place)",
         )
-        parser.add_argument(
-            "--control",
-            metavar=CONTROL_SOCKET,
-            help="control socket of the proxy whose journal it is (default: $NATPROXY_CONTROL)",
+        ship.add_argument("--name", metavar=DAEMON, help="name of the only proxy to ship")
+        migrate = actions.add("migrate", "create or change the tables in PostgreSQL")
+        _add_database(
+            migrate,
+            "--to",
         )
-        parser.add_argument("--name", metavar=DAEMON, help="name of the proxy whose journal it is")
+        proxies = actions.add(
+            "proxies",
+            "list the proxies whose journals are in PostgreSQL, and how far each is behind",
+        )
+        _add_database(
+            proxies,
+            "--journal",
+        )
+        add_json_option(proxies)
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
         if arguments.action in ("ship", "migrate", "proxies"):
@@ -82,3 +104,13 @@ class Journal(Command):
         from natproxy.cli.translations.journal import run_journal
 
         return run_journal(arguments, sessions.complain)
+
+
+def _add_database(parser: ArgumentParser, option: str) -> None:
+    parser.add_argument(
+        option,
+        metavar=DATABASE,
+        required=True,
+        help="the database: postgresql://USER@HOST/DATABASE; a password is better in $PGPASSWORD or"
+        " ~/.pgpass, as others can read a command line",
+    )

@@ -150,7 +150,9 @@ def _show(state: Shown, lines: Callable[[int, int], list[Line]]) -> int:
     try:
         from natproxy.cli.top.screen import run
     except ImportError as error:
-        raise ClientError("top needs rich: install natproxy[cli]") from error
+        from natproxy.extras import missing
+
+        raise ClientError(missing("top", "rich", "cli")) from error
     try:
         run(state, lines)
     except KeyboardInterrupt:

@@ -42,14 +42,6 @@ def elapsed(seconds: float) -> str:
     return f"{seconds:.1f}s" if seconds < 9.95 else duration(seconds)
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """Return a number with its noun: ``1 line``, ``1,500 lines``.
-
-    :param plural: if it is not the noun with an ``s``.
-    """
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
 def percent(done: int, size: int | None) -> str:
     """Return ``42%``; 100 only if nothing is missing, and empty if the size is unknown."""
     if size is None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from natproxy.cli.display.text import counted, duration, speed
+from natproxy.cli.display.text import duration, speed
 from natproxy.cli.top.sampling import Row
 from natproxy.cli.top.state import MOST, STEPS
 from natproxy.cli.top.view import RESERVED, Line, cut, group_lines
 from natproxy.cli.top.window import OTHERS, Window
 from natproxy.cli.translations.sources import JournalFailure
 from natproxy.cli.translations.texts import shown
+from natproxy.counts import counted
 from natproxy.journal.directory import JournalError
 from natproxy.journal.postgres.activity import KEYS, Activity
 from natproxy.journal.postgres.fleet import NAMED, Proxy, lag_text

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from natproxy.cli.top.sampling import INTERVAL, Row, Sample, Sampler, Window
 from natproxy.cli.translations.columns import Rates, identity_of, ordered
 from natproxy.cli.translations.query import filter_text
-from natproxy.cli.translations.texts import command_text, name_text, shown
+from natproxy.cli.translations.sources import has_workers
+from natproxy.cli.translations.texts import command_text, name_text, number_text, shown
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.errors import ClientError, UsageError
 from natproxy.records.record import Record
@@ -87,6 +88,11 @@ class Top:
     def ended(self) -> bool:
         """Whether the user has quit."""
         return self.mode is Mode.ENDED
+
+    @property
+    def several(self) -> bool:
+        """Whether the daemon has several workers."""
+        return self.sample is not None and has_workers(self.sample.status)
 
     def update(self) -> None:
         """Take a sample, unless paused; a failure becomes the message."""
@@ -191,7 +197,7 @@ class Top:
         if self.mode is Mode.FILTER:
             return f"filter: {shown(self.typed)}"
         if self.mode is Mode.KILL and self._killed is not None:
-            return f"end #{self._killed.serial} {command_text(self._killed)}? [y/N]"
+            return f"end {self._number(self._killed)} {command_text(self._killed)}? [y/N]"
         return ""
 
     def _confirm(self, key: str) -> None:
@@ -208,7 +214,11 @@ class Top:
         except ClientError as error:
             self.message = str(error).splitlines()[0]
             return
-        self.message = f"ended #{record.serial}" if ended else f"#{record.serial} had ended"
+        number = self._number(record)
+        self.message = f"ended {number}" if ended else f"{number} had ended"
+
+    def _number(self, record: Record) -> str:
+        return f"#{number_text(record, self.several)}"
 
     def _edit(self, key: str) -> None:
         if key == "enter":

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from natproxy.cli.display.text import amount, counted, duration, speed
+from natproxy.cli.display.text import amount, duration, speed
 from natproxy.cli.top.sampling import MOST_ENTRIES, Row
 from natproxy.cli.top.state import Top
 from natproxy.cli.translations.columns import columns_of
 from natproxy.cli.translations.tables import Table
 from natproxy.cli.translations.texts import fitted, shown, width
 from natproxy.cli.translations.upstreams import all_well, summary
+from natproxy.counts import counted
 
 COLUMNS = ("serial", "port", "client", "verb", "name", "bytes", "rate", "age", "state")
 
@@ -90,7 +91,8 @@ def _totals(top: Top) -> str:
     parts = [f"{total.finished:,.1f} commands/s", f"{total.failed:,.1f} failed/s"]
     parts += [speed(total.rate), f"sorted by {_order(top)}"]
     if top.sample is not None and top.sample.lost:
-        parts.append(f"{top.sample.lost:,} events were too many to count")
+        lost = top.sample.lost
+        parts.append(f"{counted(lost, 'event')} {'was' if lost == 1 else 'were'} too many to count")
     if top.sample is not None and len(top.sample.table) >= MOST_ENTRIES:
         parts.append(f"the first {MOST_ENTRIES:,} only")
     return "  ".join(parts)
@@ -134,7 +136,7 @@ def _entries(top: Top, columns: int, most: int) -> list[Line]:
         return [Line("no command in flight" if top.sample is not None else "connecting ...")]
     selected = top.selected()
     first = max(0, min(selected - most // 2, len(records) - most))
-    table = Table(columns_of(COLUMNS, top.rates), columns)
+    table = Table(columns_of(COLUMNS, top.rates, top.several), columns)
     header, *rows = table.lines(records[first : first + most])
     found = [Line(fitted(header, columns), "reverse")]
     for place, row in enumerate(rows, first):

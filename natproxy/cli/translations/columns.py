@@ -13,6 +13,7 @@ from natproxy.cli.translations.texts import (
     client_text,
     duration_text,
     name_text,
+    number_text,
     promised_text,
     seconds_of,
     shown,
@@ -104,9 +105,15 @@ def parse_columns(text: str | None, default: tuple[str, ...]) -> tuple[str, ...]
     return found
 
 
-def columns_of(selected: Iterable[str], rates: Rates | None = None) -> list[Column]:
-    """Return the columns of some names."""
-    return [_column(name, rates) for name in selected]
+def columns_of(
+    selected: Iterable[str], rates: Rates | None = None, several: bool = False
+) -> list[Column]:
+    """Return the columns of some names.
+
+    :param several: see `number_text`.
+    """
+    numbers = Column("serial", lambda record: number_text(record, several), right=True)
+    return [numbers if name == "serial" else _column(name, rates) for name in selected]
 
 
 def _column(name: str, rates: Rates | None) -> Column:

@@ -7,10 +7,10 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
-from natproxy.cli.display.text import counted
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.control.finding import Search
 from natproxy.client.errors import CannotConnect, ClientError, ConnectionBroken, ServerError
+from natproxy.counts import counted
 
 DRAINING = 409
 """The status of the reply of a daemon that drains already."""

@@ -12,7 +12,13 @@ from typing import Any
 
 from natproxy.cli.translations.query import filter_text, interval_of
 from natproxy.cli.translations.sentences import event_line
-from natproxy.cli.translations.sources import proxy_of, report_missing, source_of
+from natproxy.cli.translations.sources import (
+    has_workers,
+    proxy_of,
+    report_missing,
+    several_workers,
+    source_of,
+)
 from natproxy.client.control.daemon import Daemon, Event, MissingWorker
 from natproxy.client.control.position import Position
 from natproxy.client.errors import CannotConnect, ConnectionBroken, Unavailable, UsageError
@@ -51,9 +57,10 @@ def write_events(arguments: Namespace, complain: Callable[[str], object]) -> int
             since, arguments.after, arguments.last
         )
     source = source_of(arguments, complain)
+    several = not arguments.json and several_workers(source)
     count = 0
     for event in source.events(text, since, until, arguments.after, arguments.last):
-        _write(event, arguments.json)
+        _write(event, arguments.json, several)
         count += 1
     report_missing(source, complain)
     if not count and not arguments.json:
@@ -77,6 +84,7 @@ class Follower:
         self._json = as_json
         self._complain = complain
         self._newest = Position()
+        self._several = False
 
     def run(self, since: int | None, after: str | None, last: int | None) -> NoReturn:
         """Write events until an interrupt or an error; a daemon that has ended is waited for.
@@ -87,6 +95,7 @@ class Follower:
             # Those who watch need not have the whole past first.
             last = LAST
         status = self._daemon.status()
+        self._several = has_workers(status)
         with suppress(ValueError):
             # Where to continue if there is no event before the daemon ends.
             self._newest = Position(str(status.get("position") or ""))
@@ -109,14 +118,14 @@ class Follower:
     def _write_all(self, found: Iterator[Event]) -> None:
         with suppress(ConnectionBroken):
             for event in found:
-                _write(event, self._json)
+                _write(event, self._json, self._several)
                 if not isinstance(event, MissingWorker):
                     self._newest.advance(event)
 
 
-def _write(event: Event, as_json: bool) -> None:
+def _write(event: Event, as_json: bool, several: bool) -> None:
     """Write an event as it arrives."""
-    line = dumps(event_members(event)) if as_json else event_line(event)
+    line = dumps(event_members(event)) if as_json else event_line(event, several)
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

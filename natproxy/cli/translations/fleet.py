@@ -13,7 +13,7 @@ from threading import Event
 from types import FrameType
 
 from natproxy.cli.display.text import elapsed
-from natproxy.cli.translations.journal import aligned, one_journal
+from natproxy.cli.translations.journal import aligned
 from natproxy.cli.translations.sources import (
     check_directory,
     database_failures,
@@ -41,24 +41,11 @@ def run_fleet(arguments: Namespace, complain: Callable[[str], object]) -> int:
     :param complain: called with a message for people.
     :raises ClientError: on failure.
     """
-    action = f"journal {arguments.action}"
-    if arguments.client is not None or arguments.yes:
-        raise UsageError("--client and --yes: for journal erase only")
-    if arguments.action != "ship" and (arguments.once or arguments.retention is not None):
-        raise UsageError("--once and --retention: for journal ship only")
-    if arguments.control is not None:
-        raise UsageError(f"{action}: needs no daemon, and no --control")
     if arguments.action == "proxies":
-        if arguments.to is not None or arguments.name is not None:
-            raise UsageError(f"{action}: --journal names the database")
-        return list_proxies(_database("--journal", one_journal(arguments)), arguments.json)
-    if arguments.json:
-        raise UsageError(f"{action}: writes no JSON")
+        return list_proxies(_database("--journal", arguments.journal), arguments.json)
     url = _database("--to", arguments.to)
     if arguments.action == "ship":
         return ship(url, arguments, complain)
-    if arguments.journal or arguments.name is not None:
-        raise UsageError(f"{action}: needs the database of --to only")
     with database_failures(), closing(connect(url)) as connection:
         applied = migrate(connection)
         done = f"applied {', '.join(map(str, applied))}" if applied else "nothing to do"
@@ -131,8 +118,8 @@ def proxy_row(proxy: Proxy, now: int) -> tuple[str, ...]:
     )
 
 
-def _database(option: str, url: str | None) -> str:
-    if url is None or not names_database(url):
+def _database(option: str, url: str) -> str:
+    if not names_database(url):
         raise UsageError(f"{option}: the database is needed, as postgresql://USER@HOST/DATABASE")
     return url
 

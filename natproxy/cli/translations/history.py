@@ -19,6 +19,7 @@ from natproxy.cli.translations.sources import (
     JournalSource,
     Source,
     report_missing,
+    several_workers,
     source_of,
 )
 from natproxy.cli.translations.tables import Table, terminal_columns, write_csv, write_json_lines
@@ -50,7 +51,9 @@ def write_history(arguments: Namespace, complain: Callable[[str], object]) -> in
         listed = selected if arguments.columns is not None else TRANSLATION_MEMBERS
         write_csv((members_of(record, listed) for record in found), listed)
     else:
-        for line in Table(columns_of(selected), terminal_columns()).lines(found):
+        several = "serial" in selected and several_workers(source)
+        columns = columns_of(selected, several=several)
+        for line in Table(columns, terminal_columns()).lines(found):
             sys.stdout.write(line + "\n")
         if not found.count:
             complain("no command of the past is recorded, or none matches")

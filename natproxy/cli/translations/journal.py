@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from natproxy.cli.display.text import amount, counted
+from natproxy.cli.display.text import amount
 from natproxy.cli.translations.confirmation import confirmed
 from natproxy.cli.translations.sources import (
     PROXY,
@@ -21,6 +21,7 @@ from natproxy.cli.translations.texts import NONE, fitted, seconds_of, shown, wid
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.control.finding import Search
 from natproxy.client.errors import CannotConnect, NoDaemon, UsageError
+from natproxy.counts import counted
 from natproxy.journal.contents import Contents, Directory
 from natproxy.journal.directory import JournalError
 from natproxy.journal.summary import Summary
@@ -40,16 +41,9 @@ def run_journal(arguments: Namespace, complain: Callable[[str], object]) -> int:
     :param complain: called with a message for people.
     :raises ClientError: on failure.
     """
-    erases = arguments.action == "erase"
-    if erases and not arguments.client:
-        raise UsageError("journal erase: --client ADDRESS is needed")
-    if not erases and (arguments.client is not None or arguments.yes):
-        raise UsageError("--client and --yes: for journal erase only")
-    if arguments.to is not None or arguments.once or arguments.retention is not None:
-        raise UsageError("--to, --once and --retention: for journal ship only")
     directory = journal_of(arguments)
     with journal_errors():
-        if erases:
+        if arguments.action == "erase":
             return erase(directory, arguments, complain)
         if arguments.action == "verify":
             return verify(directory, arguments.json)
@@ -74,7 +68,7 @@ def journal_of(arguments: Namespace) -> str:
     :raises UsageError: if the options contradict each other, or there are several journals.
     :raises NoDaemon: if there is none.
     """
-    directory = one_journal(arguments)
+    directory: str | None = arguments.journal
     control, name = arguments.control, arguments.name
     if directory is not None:
         if control is not None or name is not None:
@@ -102,17 +96,6 @@ def journal_of(arguments: Namespace) -> str:
         whose = "" if arguments.name is None else f" of {printable(os.fsencode(arguments.name))}"
         raise NoDaemon(f"there is no journal{whose} in the usual place; --journal names it")
     return found[0].path
-
-
-def one_journal(arguments: Namespace) -> str | None:
-    """Return the value of ``--journal``, if there is one.
-
-    :raises UsageError: if there are several.
-    """
-    selected: list[str] = arguments.journal or []
-    if len(selected) > 1:
-        raise UsageError(f"--journal: journal {arguments.action} takes one")
-    return selected[0] if selected else None
 
 
 def _directory_of(daemon: Daemon) -> str:

@@ -8,14 +8,14 @@ from argparse import Namespace
 from collections.abc import Callable
 from itertools import groupby, islice
 
-from natproxy.cli.display.text import counted
 from natproxy.cli.translations.columns import columns_of
 from natproxy.cli.translations.confirmation import confirmed
 from natproxy.cli.translations.query import explain, filter_text
-from natproxy.cli.translations.sources import proxy_of, report_missing
+from natproxy.cli.translations.sources import proxy_of, report_missing, several_workers
 from natproxy.cli.translations.tables import Table, terminal_columns
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.errors import NotFound, UsageError
+from natproxy.counts import counted
 from natproxy.records.record import Record
 
 PART = 100
@@ -42,11 +42,12 @@ def kill(arguments: Namespace, complain: Callable[[str], object]) -> int:
     if text is not None and not text.strip():
         raise UsageError("kill: a serial number or a filter is needed")
     daemon = proxy_of(arguments)
+    several = several_workers(daemon)
     if arguments.dry_run or not arguments.yes:
         found = daemon.kill(serial, text, dry_run=True, worker=worker)
         report_missing(daemon, complain)
         _check(found, first if serial is not None else None)
-        _show(found)
+        _show(found, several)
         if arguments.dry_run:
             return 0
         if not confirmed(f"End {_commands(found)}?", "end these commands"):
@@ -57,7 +58,7 @@ def kill(arguments: Namespace, complain: Callable[[str], object]) -> int:
         ended = daemon.kill(serial, text, worker=worker)
         report_missing(daemon, complain)
         _check(ended, first if serial is not None else None)
-        _show(ended)
+        _show(ended, several)
     complain(f"ended {_commands(ended)}")
     return 0
 
@@ -82,8 +83,8 @@ def _check(found: list[Record], serial: str | None) -> None:
         raise NotFound(f"no command in flight has the serial number {serial}{hint}")
 
 
-def _show(records: list[Record]) -> None:
-    for line in Table(columns_of(COLUMNS), terminal_columns()).lines(records):
+def _show(records: list[Record], several: bool) -> None:
+    for line in Table(columns_of(COLUMNS, several=several), terminal_columns()).lines(records):
         sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

@@ -9,8 +9,10 @@ from difflib import ndiff
 from json import dumps
 from typing import Any
 
+from natproxy.cli.translations.status import KINDS
 from natproxy.client.control.finding import Search
 from natproxy.client.errors import NotUnderstood
+from natproxy.counts import counted
 from natproxy.settings import one_line
 from natproxy.toml_values import to_toml
 
@@ -42,7 +44,7 @@ def reload(
     try:
         errors = [str(error) for error in result["errors"]]
         lines = [dumps(result)] if as_json else list(report(result, dry_run))
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise NotUnderstood(f"{one_line(daemon.path)}: the daemon sent malformed JSON") from None
     for line in lines:
         sys.stdout.write(line + "\n")
@@ -61,6 +63,9 @@ def report(result: Mapping[str, Any], dry_run: bool) -> Iterator[str]:
     """
     if result["errors"]:
         return
+    replaced = result["replaced"]
+    for one in replaced:
+        yield replacement(one, dry_run, named=len(replaced) > 1)
     if not result["changed"] and not result["restart"]:
         yield "a reload changes no setting" if dry_run else "reloaded; no setting has changed"
         return
@@ -69,6 +74,19 @@ def report(result: Mapping[str, Any], dry_run: bool) -> Iterator[str]:
             yield due if dry_run else done
         for change in result[member]:
             yield from change_lines(change)
+
+
+def replacement(one: Mapping[str, Any], dry_run: bool, named: bool) -> str:
+    """Return the line about the workers of a daemon that a reload replaces.
+
+    :param named: whether the kind of the daemon is shown.
+    """
+    kind = KINDS.get(one["daemon"], one["daemon"])
+    workers = counted(one["workers"], "worker") + (f" of the {one_line(kind)}" if named else "")
+    reasons = one_line(" and ".join(one["reasons"]))
+    if dry_run:
+        return f"{reasons}: a reload replaces {workers}"
+    return f"{reasons}: {workers} {'is' if one['workers'] == 1 else 'are'} replaced"
 
 
 def change_lines(change: Mapping[str, Any]) -> Iterator[str]:

@@ -8,10 +8,12 @@ from natproxy.cli.translations.texts import (
     bytes_text,
     client_text,
     command_text,
+    number_text,
     precise,
     shown,
 )
 from natproxy.client.control.daemon import Event, LostEvents, MissingWorker
+from natproxy.counts import counted
 from natproxy.records.record import Record
 from natproxy.records.times import show_local
 from natproxy.records.whois import FOUND, UNKNOWN, Gap, WhoisQuery, WhoisReply
@@ -98,15 +100,18 @@ def gap_text(gap: Gap) -> str:
     return f"the record has a gap from {begin} to {show_local(gap.until)} ({cause})"
 
 
-def event_line(event: Event) -> str:
-    """Return an event, or what was lost of them, in one line."""
+def event_line(event: Event, several: bool = False) -> str:
+    """Return an event, or what was lost of them, in one line.
+
+    :param several: see `number_text`.
+    """
     if isinstance(event, MissingWorker):
         time = "-" if event.time is None else show_local(event.time)
         return f"{time}  {'missing':{EVENT_WIDTH}}  {event}"
     if isinstance(event, LostEvents):
         return f"{'lost':{EVENT_WIDTH}}  {_lost(event)}"
     time = "-" if event.time is None else show_local(event.time)
-    return f"{time}  {shown(event.event):{EVENT_WIDTH}}  {_about(event)}"
+    return f"{time}  {shown(event.event):{EVENT_WIDTH}}  {_about(event, several)}"
 
 
 def _lost(event: LostEvents) -> str:
@@ -114,21 +119,21 @@ def _lost(event: LostEvents) -> str:
     if event.last is None:
         run = "another run of the daemon" if event.boot is None else f"the run {shown(event.boot)}"
         return f"events from {first} of {run} are no longer there, if it had any"
-    events = "1 event is" if event.number == 1 else f"{event.number:,} events are"
+    events = f"{counted(event.number, 'event')} {'is' if event.number == 1 else 'are'}"
     return f"{events} no longer there: {first} to {event.worker}:{event.last}"
 
 
-def _about(event: Record) -> str:
+def _about(event: Record, several: bool) -> str:
     """Return what an event is about."""
     if event.client is None:
         if event.event in HEALTH:
             return shown(event.reason)
-        target = f"#{event.serial} " if event.serial else ""
+        target = f"#{number_text(event, several)} " if event.serial else ""
         reason = f": {shown(event.reason)}" if event.reason else ""
         return f"{target}by uid {shown(event.uid)} (pid {shown(event.pid)}){reason}"
     port = "no port" if event.nat_port is None else f"port {event.nat_port}"
     client = client_text(event)
-    text = f"#{shown(event.serial)} {client} {port} {command_text(event)}"
+    text = f"#{number_text(event, several)} {client} {port} {command_text(event)}"
     facts = []
     if event.event == "relaying" and event.promised:
         facts.append(f"{amount(event.promised)} to relay")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from natproxy.client.control.daemon import Daemon, Event
 from natproxy.client.control.finding import Search
@@ -120,6 +120,12 @@ class JournalSource(SearchedJournal):
             with suppress(OSError, sqlite3.Error):
                 read_spools(directory)
             self._journal = Journal(directory)
+
+    @property
+    def several_workers(self) -> bool:
+        """Whether workers have written it."""
+        with self._failures():
+            return any(segment.worker for segment in self._journal.segments())
 
     def events(
         self,
@@ -286,6 +292,21 @@ def report_missing(source: object, complain: Callable[[str], object]) -> None:
     """
     for each in source.missing if isinstance(source, Daemon) else ():
         complain(f"this may be incomplete: {each}")
+
+
+def several_workers(source: object) -> bool:
+    """Return whether what is read comes from several workers, each with numbers of its own.
+
+    :raises ClientError: if a daemon does not reply, or a journal cannot be read.
+    """
+    if isinstance(source, Daemon):
+        return has_workers(source.status())
+    return isinstance(source, JournalSource) and source.several_workers
+
+
+def has_workers(status: Mapping[str, Any]) -> bool:
+    """Return whether the daemon of a status has several workers."""
+    return bool(status.get("workers"))
 
 
 def proxy_of(arguments: Namespace) -> Daemon:

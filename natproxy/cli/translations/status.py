@@ -13,12 +13,16 @@ from natproxy.cli.translations.upstreams import summary
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.control.finding import Search
 from natproxy.client.errors import ClientError
+from natproxy.counts import counted
 from natproxy.records.record import parse_time
 from natproxy.records.times import show_local
 
 SIZES = ("bytes", "size", "sent")
 SECONDS = ("lag", "uptime")
 TIMES = ("complete_to", "started")
+
+SINGULARS = {"hits": "hit", "misses": "miss", "errors": "error"}
+"""The words for counters that are 1."""
 
 KINDS = {"fileserver": "file server"}
 
@@ -111,7 +115,7 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _journal(_mapping(status["journal"]))
     access = _mapping(status.get("access_log"))
     if access:
-        lost = f", {_value('lost', access['lost'])} lines lost" if access.get("lost") else ""
+        lost = f", {_counted(access['lost'], 'line')} lost" if access.get("lost") else ""
         error = f", {shown(access['error'])}" if access.get("error") else ""
         yield "access log", f"{shown(access.get('path'))}{lost}{error}"
     for member in ("control", "web"):
@@ -125,7 +129,7 @@ def _workers(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for each in map(_mapping, _list(status.get("workers"))):
         uptime = each.get("uptime")
         up = f", up {duration(uptime)}" if isinstance(uptime, (int, float)) else ""
-        clients = f", {_value('clients', each.get('clients'))} clients"
+        clients = f", {_counted(each.get('clients'), 'client')}"
         table = f", {_value('table', each['table'])} in flight" if "table" in each else ""
         draining = ", draining" if each.get("draining") else ""
         process = f"process {shown(each.get('pid'))}"
@@ -146,7 +150,8 @@ def _limits(limits: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     delayed, refused = _mapping(limits.get("delayed")), _mapping(limits.get("refused"))
     title = "limits"
     if limits.get("waiting"):
-        yield title, f"{_value('waiting', limits['waiting'])} commands are delayed now"
+        verb = "is" if limits["waiting"] == 1 else "are"
+        yield title, f"{_counted(limits['waiting'], 'command')} {verb} delayed now"
         title = ""
     for name in sorted({*delayed, *refused}):
         counts = _counts({"delayed": delayed.get(name, 0), "refused": refused.get(name, 0)})
@@ -195,9 +200,9 @@ def _journal(journal: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         return
     yield "journal", shown(journal.get("directory"))
     facts = [
-        f"{_value(name, journal[name])} {name.removesuffix('s') if journal[name] == 1 else name}"
-        for name in ("rows", "gaps", "segments")
-        if journal.get(name) is not None
+        _counted(journal[f"{name}s"], name)
+        for name in ("row", "gap", "segment")
+        if journal.get(f"{name}s") is not None
     ]
     if journal.get("bytes") is not None:
         facts.append(_value("bytes", journal["bytes"]))
@@ -213,10 +218,15 @@ def _journal(journal: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _counts(counts: object) -> str:
     """Return the counters that are not 0, by their names; empty if all are."""
     return ", ".join(
-        f"{_value('', number)} {shown(name)}"
+        f"{_value('', number)} {shown(SINGULARS.get(name, name) if number == 1 else name)}"
         for name, number in _mapping(counts).items()
         if number not in (None, 0)
     )
+
+
+def _counted(number: Any, noun: str) -> str:
+    """Return a value that should be a number, with its noun."""
+    return counted(number, noun) if isinstance(number, int) else f"{_value('', number)} {noun}s"
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

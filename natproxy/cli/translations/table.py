@@ -20,7 +20,7 @@ from natproxy.cli.translations.columns import (
     parse_columns,
 )
 from natproxy.cli.translations.screen import clear, draw, time_text
-from natproxy.cli.translations.sources import proxy_of, report_missing
+from natproxy.cli.translations.sources import proxy_of, report_missing, several_workers
 from natproxy.cli.translations.tables import Table, terminal_columns, write_csv
 from natproxy.client.errors import CannotConnect, ConnectionBroken, Unavailable
 from natproxy.records.formats import TRANSLATION_MEMBERS
@@ -74,6 +74,8 @@ class TableReport:
         default = (*DEFAULT[:-1], "rate", DEFAULT[-1]) if arguments.watch is not None else DEFAULT
         self._columns = parse_columns(arguments.columns, default)
         self._daemon = proxy_of(arguments)
+        for_people = not (self._json or self._csv)
+        self._several = for_people and "serial" in self._columns and several_workers(self._daemon)
 
     def write(self, text: str) -> int:
         """Write the table once, and return the number of its rows.
@@ -150,7 +152,7 @@ class TableReport:
                 sys.stdout.write(line + "\n")
 
     def _lines(self, records: list[Record], rates: Rates | None) -> list[str]:
-        table = Table(columns_of(self._columns, rates), terminal_columns())
+        table = Table(columns_of(self._columns, rates, self._several), terminal_columns())
         return list(table.lines(records))
 
     def _redraw(self, records: list[Record], rates: Rates | None) -> None:

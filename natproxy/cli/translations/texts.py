@@ -51,6 +51,15 @@ def address_text(host: str | None, port: int | None) -> str:
     return host if port is None else str(Address(host, port))
 
 
+def number_text(record: Record, several: bool) -> str:
+    """Return the number of a translation as ``natproxy kill`` takes it: ``3``, or ``1:3``.
+
+    :param several: whether there are several workers, each with numbers of its own.
+    """
+    number = shown(record.serial)
+    return f"{record.worker}:{number}" if several or record.worker else number
+
+
 def client_text(record: Record) -> str:
     """Return the address of the client, and its identity if it has one."""
     text = address_text(record.client, record.client_port)

@@ -6,13 +6,13 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 
-from natproxy.cli.display.text import counted
 from natproxy.cli.translations.confirmation import confirmed
 from natproxy.cli.translations.sources import proxy_of, report_missing
 from natproxy.cli.translations.texts import shown
 from natproxy.cli.translations.upstreams import write
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.errors import NotFound, UsageError
+from natproxy.counts import counted
 from natproxy.records.upstreams import DOWN, READY, UP, UpstreamRecord, UpstreamsRecord
 
 INTERVAL = 0.1

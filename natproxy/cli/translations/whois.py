@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from json import dumps
 
-from natproxy.cli.display.text import counted
 from natproxy.cli.translations.query import Interval, interval_of, query_in, query_of
 from natproxy.cli.translations.sentences import whois_line, whois_lines
 from natproxy.cli.translations.sources import Source, report_missing, source_of
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.errors import NotUnderstood, UsageError
+from natproxy.counts import counted
 from natproxy.protocol import printable
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery
 

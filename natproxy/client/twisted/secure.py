@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from natproxy import extras
 from natproxy.address import Address
 from natproxy.client.errors import UsageError
 from natproxy.tls.files import CertificateError
@@ -24,7 +25,7 @@ def secured(
     try:
         from natproxy.tls.openssl import ClientTLS
     except ImportError:
-        raise UsageError("TLS is not installed; it is the extra natproxy[tls]") from None
+        raise UsageError(extras.TLS) from None
     try:
         return wrapClientTLS(ClientTLS(tls, server.host), endpoint)
     except CertificateError as error:

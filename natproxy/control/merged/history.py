@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from natproxy.control.merged.errors import Missing, NoReply
 from natproxy.control.merged.whois import merge_replies
 from natproxy.control.merged.workers import Fleet, Worker
-from natproxy.journal.history import JournalHistory, Pages
+from natproxy.journal.history import JournalHistory, Pages, until_now
 from natproxy.journal.ports import LivePorts
-from natproxy.records.queries import EventsQuery, HistoryQuery
+from natproxy.records.queries import HistoryQuery
 from natproxy.records.record import Record, microseconds_of
 from natproxy.records.whois import WhoisQuery, WhoisReply
+from natproxy.server.threads import InThread
 
 FLUSH = "/v1/flush"
 
@@ -24,20 +26,32 @@ MOST_OPEN = 200
 """Translations of a page that are open, and of which the workers report how far they are."""
 
 
-class FlushedJournal:
-    """The journal of the workers: to flush it, each of them writes what is new.
+class Found(NamedTuple):
+    """What lookups have found in all workers.
 
-    :ivar missing: the workers that have not done so last time.
+    :ivar replies: in the order of the lookups.
+    :ivar missing: the workers whose part is missing.
     """
 
-    def __init__(self, fleet: Fleet) -> None:
-        self.missing: list[Missing] = []
-        self._fleet = fleet
+    replies: list[WhoisReply]
+    missing: list[Missing]
+
+
+class Past(Protocol):
+    """The past of all workers: who was behind a port."""
+
+    def search(self, queries: list[WhoisQuery]) -> Deferred[Found]:
+        """Return what is found, and whose part is missing in it."""
+        ...
+
+
+class FlushedJournal:
+    """The journal of the workers, which have written what is new before it is searched."""
 
     @property
     def complete_to(self) -> int:
-        """Until when the journal is complete: it is not known before the workers are gathered."""
-        return 0
+        """The end of time: nothing is waited for. What a worker has not written is a gap."""
+        return sys.maxsize
 
     @property
     def ports(self) -> LivePorts | None:
@@ -45,61 +59,73 @@ class FlushedJournal:
         return None
 
     def flush(self) -> Deferred[None]:
-        """Make all workers write what is new. What one does not write is a gap."""
-        return Deferred.fromCoroutine(self._flush())
-
-    async def _flush(self) -> None:
-        self.missing = (await self._fleet.objects(FLUSH, {})).missing
+        """Do nothing: see `MergedJournal.flush`."""
+        return succeed(None)
 
 
 class MergedJournal:
-    """The past as the segments of all workers have it; a ``History`` of the control socket.
+    """The past as the segments of all workers have it.
 
     :param fleet: the workers.
     :param directory: of the journal.
     :param wall_clock: returns seconds since the epoch.
+    :param in_thread: calls a function in a thread.
     """
 
-    def __init__(self, fleet: Fleet, directory: str, wall_clock: Callable[[], float]) -> None:
-        self.journal = FlushedJournal(fleet)
+    def __init__(
+        self,
+        fleet: Fleet,
+        directory: str,
+        wall_clock: Callable[[], float],
+        in_thread: InThread | None = None,
+    ) -> None:
         self._fleet = fleet
+        self._wall_clock = wall_clock
         self._history = JournalHistory(
-            fleet.reactor, self.journal, directory, wall_clock=wall_clock
+            fleet.reactor,
+            FlushedJournal(),
+            directory,
+            wall_clock=wall_clock,
+            in_thread=in_thread,
         )
-
-    @property
-    def missing(self) -> list[Missing]:
-        """The workers that have not written last time."""
-        return self.journal.missing
 
     async def flush(self) -> list[Missing]:
         """Have the workers write what is new; return those that do not."""
-        await self.journal.flush()
-        return self.journal.missing
+        return (await self._fleet.objects(FLUSH, {})).missing
 
-    def whois(self, queries: list[WhoisQuery]) -> Deferred[list[WhoisReply]]:
-        """Return a `WhoisReply` for each `WhoisQuery`, in their order."""
-        return Deferred.fromCoroutine(self._whois(queries))
+    def search(self, queries: list[WhoisQuery]) -> Deferred[Found]:
+        """Return what is found; the workers that have not written what is new are missing."""
+        return Deferred.fromCoroutine(self._search(queries))
 
-    async def _whois(self, queries: list[WhoisQuery]) -> list[WhoisReply]:
+    async def _search(self, queries: list[WhoisQuery]) -> Found:
+        # Before the workers write: what comes later may be missing.
+        queries = until_now(queries, microseconds_of(self._wall_clock()))
+        missing = await self.flush()
         replies: list[WhoisReply] = await self._history.whois(queries)
         records = [record for reply in replies for record in reply.translations]
-        current = iter(await self._current(records))
-        return [
-            reply._replace(translations=tuple(next(current) for _ in reply.translations))
-            for reply in replies
-        ]
+        current = iter(await self.current(records, missing))
+        return Found(
+            [
+                reply._replace(translations=tuple(next(current) for _ in reply.translations))
+                for reply in replies
+            ],
+            missing,
+        )
 
-    def pages(self, query: HistoryQuery) -> CurrentPages:
-        """Return the records of translations, oldest first, in pages."""
-        return CurrentPages(self._history.pages(query), self._current)
+    def pages(self, query: HistoryQuery, missing: Sequence[Missing]) -> CurrentPages:
+        """Return the records of translations, oldest first, in pages.
 
-    def events(self, query: EventsQuery) -> Pages:
-        """Return the records of events in the same manner, by worker and ``seq``."""
-        return self._history.events(query)
+        :param missing: of `flush`, which is called before.
+        """
+        return CurrentPages(
+            self._history.pages(query), lambda records: self.current(records, missing)
+        )
 
-    async def _current(self, records: list[Record]) -> list[Record]:
-        """Return records, those of translations that are open now as their workers have them."""
+    async def current(self, records: list[Record], missing: Sequence[Missing]) -> list[Record]:
+        """Return records, those of translations that are open now as their workers have them.
+
+        :param missing: workers that are not waited for.
+        """
         open_ = [
             record
             for record in records
@@ -111,7 +137,7 @@ class MergedJournal:
         for record in open_:
             serials.setdefault((record.worker, record.boot), []).append(record.serial or 0)
         found: dict[tuple[int, str, int | None], Record] = {}
-        silent = {one.worker for one in self.journal.missing}
+        silent = {one.worker for one in missing}
 
         async def call(worker: Worker) -> None:
             for (number, boot), some in serials.items():
@@ -163,19 +189,17 @@ class MergedRings:
 
     :param fleet: the workers.
     :param wall_clock: returns seconds since the epoch.
-    :ivar missing: the workers that have not replied last time.
     """
 
     def __init__(self, fleet: Fleet, wall_clock: Callable[[], float]) -> None:
-        self.missing: list[Missing] = []
         self._fleet = fleet
         self._wall_clock = wall_clock
 
-    def whois(self, queries: list[WhoisQuery]) -> Deferred[list[WhoisReply]]:
-        """Return a `WhoisReply` for each `WhoisQuery`, in their order."""
-        return Deferred.fromCoroutine(self._whois(queries))
+    def search(self, queries: list[WhoisQuery]) -> Deferred[Found]:
+        """Return what is found; the workers that have not replied are missing."""
+        return Deferred.fromCoroutine(self._search(queries))
 
-    async def _whois(self, queries: list[WhoisQuery]) -> list[WhoisReply]:
+    async def _search(self, queries: list[WhoisQuery]) -> Found:
         body = "".join(json.dumps(query.json()) + "\n" for query in queries).encode("ascii")
 
         async def call(worker: Worker) -> list[WhoisReply]:
@@ -189,15 +213,17 @@ class MergedRings:
             return replies
 
         gathered = await self._fleet.gather(call)
-        self.missing = gathered.missing
         now = microseconds_of(self._wall_clock())
         columns: Sequence[Sequence[WhoisReply]] = [
             [replies[place] for replies in gathered.values] for place in range(len(queries))
         ]
-        return [
-            merge_replies(query, replies, gathered.missing, now)
-            for query, replies in zip(queries, columns, strict=True)
-        ]
+        return Found(
+            [
+                merge_replies(query, replies, gathered.missing, now)
+                for query, replies in zip(queries, columns, strict=True)
+            ],
+            gathered.missing,
+        )
 
 
 def target_of(path: str, **query: Any) -> str:

@@ -196,6 +196,38 @@ def primed(body: Body) -> Body:
     return body
 
 
+def newest(
+    streams: Sequence[LineStream],
+    key: Callable[[bytes], bytes],
+    frame: Callable[[bytes], bytes],
+    most: int | None,
+) -> Body:
+    """Yield the lines of several streams in the order of a key, or only the last ones.
+
+    :param frame: returns what is sent of a line.
+    :param most: how many at most; ``None`` for all.
+    :raises NoReply: as `merge`.
+    """
+    kept: deque[bytes] | None = None if most is None else deque(maxlen=most)
+    lines = primed(merge(streams, key))
+    try:
+        yield b"", 0
+        for item in lines:
+            if isinstance(item, Deferred):
+                yield item
+            elif not item[0]:
+                continue
+            elif kept is None:
+                yield frame(item[0]), item[1]
+            else:
+                kept.append(item[0])
+                yield b"", item[1]
+    finally:
+        lines.close()
+    for line in kept or ():
+        yield frame(line), 1
+
+
 def merge(streams: Sequence[LineStream], key: Callable[[bytes], bytes]) -> Body:
     """Yield the lines of several streams, in the order of a key in which each of them is.
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import heapq
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
 from natproxy.control.actions import DrainResource, ReloadResource
-from natproxy.control.interfaces import Lookups
 from natproxy.control.json_resource import JSON, JSON_LINES, Context, JSONResource
 from natproxy.control.merged.actions import MergedKill
 from natproxy.control.merged.errors import Missing
 from natproxy.control.merged.events import MergedEvents
-from natproxy.control.merged.history import MergedJournal, MergedRings, target_of
-from natproxy.control.merged.lines import STARTED, LineStream, merge, primed
+from natproxy.control.merged.history import Found, MergedJournal, Past, target_of
+from natproxy.control.merged.lines import STARTED, LineStream, merge, newest, primed
 from natproxy.control.merged.missing import name_missing
 from natproxy.control.merged.status import Tally, reason_not_ready
 from natproxy.control.merged.upstreams import MergedUpstreamModes, MergedUpstreams
@@ -33,7 +31,9 @@ from natproxy.control.resources import (
 )
 from natproxy.control.stream import Body
 from natproxy.control.whois import WhoisResource
+from natproxy.records.queries import HistoryQuery
 from natproxy.records.record import format_time
+from natproxy.records.whois import WhoisQuery, WhoisReply
 
 RECONCILE = 5.0
 """Seconds for a comparison, which looks twice if something differs."""
@@ -118,23 +118,21 @@ def _listed(streams: list[LineStream], limit: int | None) -> Body:
 class MergedWhois(WhoisResource):
     """Searches the present and the past of ports, of all workers."""
 
-    def __init__(self, context: Context, past: MergedJournal | MergedRings) -> None:
+    def __init__(self, context: Context, past: Past) -> None:
         super().__init__(context)
         self._past = past
 
-    @property
-    def _history(self) -> Lookups:
-        return self._past
+    def search(
+        self, lookups: list[WhoisQuery], request: Request | None = None
+    ) -> Deferred[list[WhoisReply]]:
+        """Return what lookups find; name the workers that are missing in the header."""
 
-    def get(self, request: Request, values: dict[str, Any]) -> Any:
-        """Return what one lookup finds."""
-        found: Deferred[dict[str, Any]] = super().get(request, values)
+        def named(found: Found) -> list[WhoisReply]:
+            if request is not None:
+                name_missing(request, found.missing)
+            return found.replies
 
-        def named(members: dict[str, Any]) -> dict[str, Any]:
-            name_missing(request, self._past.missing)
-            return members
-
-        return found.addCallback(named)
+        return self._past.search(lookups).addCallback(named)
 
 
 class MergedHistory(HistoryResource):
@@ -146,12 +144,12 @@ class MergedHistory(HistoryResource):
 
     def get(self, request: Request, values: dict[str, Any]) -> Any:
         """Have the workers write what is new, then stream the records."""
-        interval_of(values, self.context.now())
-        return Deferred.fromCoroutine(self._get(request, values))
+        return Deferred.fromCoroutine(self._get(request, self.query_of(values)))
 
-    async def _get(self, request: Request, values: dict[str, Any]) -> None:
-        name_missing(request, await self._past.flush())
-        super().get(request, values)
+    async def _get(self, request: Request, query: HistoryQuery) -> None:
+        missing = await self._past.flush()
+        name_missing(request, missing)
+        self.send_pages(request, self._past.pages(query, missing))
 
 
 class RecentHistory(HistoryResource):
@@ -177,36 +175,11 @@ class RecentHistory(HistoryResource):
         )
         gathered = await self._fleet.lines(lambda _: target)
         name_missing(request, gathered.missing)
-        self.stream(request, primed(_newest(gathered.values, limit)), JSON_LINES)
+        self.stream(request, primed(newest(gathered.values, STARTED, _line, limit)), JSON_LINES)
 
 
-def _newest(streams: list[LineStream], limit: int | None) -> Body:
-    """Yield the lines of streams in their order, or the last ones of them.
-
-    Each stream has as many lines at most as its worker remembers.
-    """
-    lines = primed(merge(streams, STARTED))
-    newest: list[tuple[bytes, int, bytes]] = []
-    number = 0
-    try:
-        yield b"", 0
-        for item in lines:
-            if isinstance(item, Deferred):
-                yield item
-            elif not item[0]:
-                continue
-            elif limit is None:
-                yield item[0] + b"\n", item[1]
-            else:
-                number += 1
-                heapq.heappush(newest, (STARTED(item[0]), number, item[0]))
-                if len(newest) > limit:
-                    heapq.heappop(newest)
-                yield b"", item[1]
-    finally:
-        lines.close()
-    for _, _, line in sorted(newest):
-        yield line + b"\n", 1
+def _line(record: bytes) -> bytes:
+    return record + b"\n"
 
 
 class MergedReconcile(ReconcileResource):
@@ -299,7 +272,7 @@ def merged_resources(
     context: Context,
     fleet: Fleet,
     tally: Tally,
-    past: MergedJournal | MergedRings | None,
+    past: Past | None,
     actions: bool,
 ) -> list[JSONResource]:
     """Return the resources that a daemon with workers has.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from natproxy.daemon.doctor.finding import Finding, ok, problem, warning
+from natproxy.extras import install_command
 
 NO_PORT = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
 """The option of Linux 4.2 with which a port is chosen by ``connect``."""
@@ -159,7 +160,7 @@ def check_extras(
         if extra == "config" and missing and installed("tomli"):
             missing = []
         check = f"extra {extra}"
-        remedy = f"pip install 'natproxy[{extra}]'"
+        remedy = install_command(extra)
         if not missing:
             findings.append(ok(check, "installed"))
         elif extra in needed:

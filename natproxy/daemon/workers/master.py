@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from time import time
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -20,7 +20,7 @@ from natproxy.daemon.log_options import LogChoice
 from natproxy.daemon.logfile import LogWriter
 from natproxy.daemon.places import PlaceError, default_path, explicit_control, name_of
 from natproxy.daemon.reload import LiveSettings
-from natproxy.daemon.service import DaemonService, DrainingService, Phase, StartupError
+from natproxy.daemon.service import Companion, DaemonService, DrainingService, Phase, StartupError
 from natproxy.daemon.workers.channel import connect
 from natproxy.daemon.workers.code import fingerprint
 from natproxy.daemon.workers.generation import (
@@ -48,6 +48,17 @@ KILL = 30.0
 """Seconds beyond the time to drain after which the workers that are left are killed."""
 
 
+class MasterCompanion(Companion, Protocol):
+    """What shows a master."""
+
+    def inheritable(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what its successor in the program needs that this one executes, as JSON.
+
+        :return: with the descriptors of which it is.
+        """
+        ...
+
+
 class MasterService(DaemonService):
     """Runs the workers of a daemon.
 
@@ -68,7 +79,10 @@ class MasterService(DaemonService):
     :ivar identity: of the process, when the daemon was made.
     :ivar process: number of the process then: if it is another one now, it is in the background.
     :ivar write_log: called with lines of the workers' logs.
+    :ivar inherited: what the companion of the program that has executed this one has left.
     """
+
+    companion: MasterCompanion | None
 
     def __init__(
         self,
@@ -102,6 +116,7 @@ class MasterService(DaemonService):
         self.identity = Identity.now()
         self.process = os.getpid()
         self.in_thread = Threads(reactor, 1, "code")
+        self.inherited: Mapping[str, Any] = state.get("observation") or {}
         self._emptied: Deferred[None] | None = None
 
     @property
@@ -407,6 +422,10 @@ class MasterService(DaemonService):
             for pool in self._pools
         ]
         sockets = [(*one.inherited(), one.path) for one in self._sockets]
+        observation: dict[str, Any] = {}
+        descriptors: list[int] = []
+        if self.companion is not None:
+            observation, descriptors = self.companion.inheritable()
         state = {
             "boot": self.boot,
             "started": self.started,
@@ -416,8 +435,9 @@ class MasterService(DaemonService):
             "code": self.code,
             "pools": pools,
             "sockets": sockets,
+            "observation": observation,
         }
-        descriptors = [number for one in self._sockets for number in one.inherited().descriptors]
+        descriptors += [number for one in self._sockets for number in one.inherited().descriptors]
         for pool in self._pools:
             for worker in pool:
                 descriptors += worker.descriptors()

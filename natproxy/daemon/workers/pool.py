@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from natproxy.daemon.workers.member import Launch, StartFailed, Worker
-from natproxy.daemon.workers.state import Event, State
+from natproxy.daemon.workers.state import POOL_TRANSITIONS, Event, PoolEvent, PoolState, State
 
 BEAT = 1.0
 """Seconds between two heartbeats of a worker, and between two checks of them."""
@@ -92,8 +92,9 @@ class Pool:
         self._slots = [_Slot() for _ in range(count)]
         # Those that drain and those that were killed; their slots have others.
         self._leaving: list[Worker] = []
-        self._starting: Deferred[None] | None = None
-        self._replacing = False
+        self._state = PoolState.NEW
+        # Fires at the end of `PoolState.STARTING`.
+        self._started: Deferred[None] = Deferred()
         self._check: IDelayedCall | None = None
         self._checked = clock.seconds()
 
@@ -118,14 +119,14 @@ class Pool:
 
         :return: fires when all serve, and fails with `StartFailed` when the first one cannot.
         """
-        starting: Deferred[None] = Deferred()
-        self._starting = starting
+        self._happened(PoolEvent.START)
         try:
             for number in range(len(self._slots)):
                 self._start(number)
         except OSError as error:
             self._fail(f"cannot start a process: {error.strerror}")
-        return starting
+            self._end_if_empty()
+        return self._started
 
     def resume(self, workers: Sequence[Worker], serving: bool) -> None:
         """Take workers that run already: this program was executed by their master.
@@ -139,7 +140,7 @@ class Pool:
                 slot.worker = worker
             else:
                 self._leaving.append(worker)
-        self._replacing = serving
+        self._happened(PoolEvent.RESUME if serving else PoolEvent.LEAVE)
         self.attach()
         for number, slot in enumerate(self._slots):
             if serving and slot.worker is None:
@@ -149,7 +150,7 @@ class Pool:
     @property
     def replacing(self) -> bool:
         """Whether workers that end are replaced."""
-        return self._replacing
+        return self._state is PoolState.SERVING
 
     def attach(self) -> None:
         """Have the reactor serve all of them from now on, and check their heartbeats."""
@@ -165,7 +166,7 @@ class Pool:
 
         :param seconds: as of `Worker.drain`.
         """
-        self._stop_replacing()
+        self._begin_to_leave()
         for worker in list(self):
             worker.drain(seconds)
         self._end_if_empty()
@@ -175,7 +176,7 @@ class Pool:
 
         :param seconds: as of `Worker.retire`.
         """
-        self._stop_replacing()
+        self._begin_to_leave()
         for worker in list(self):
             worker.retire(seconds)
         self._end_if_empty()
@@ -187,7 +188,7 @@ class Pool:
 
     def kill(self) -> None:
         """Kill all workers; none is replaced."""
-        self._stop_replacing()
+        self._begin_to_leave()
         for worker in list(self):
             worker.process.kill()
         self._end_if_empty()
@@ -197,8 +198,15 @@ class Pool:
         for worker in self:
             worker.send(action, **members)
 
-    def _stop_replacing(self) -> None:
-        self._replacing = False
+    def _happened(self, event: PoolEvent) -> None:
+        self._state = POOL_TRANSITIONS[self._state][event]
+
+    def _begin_to_leave(self) -> None:
+        """Replace none of them any more; a start that is under way has failed."""
+        starting = self._state is PoolState.STARTING
+        self._happened(PoolEvent.LEAVE)
+        if starting:
+            self._started.errback(StartFailed("the daemon stops them"))
         for slot in self._slots:
             call, slot.call = slot.call, None
             if call is not None:
@@ -213,10 +221,9 @@ class Pool:
     def changed(self, worker: Worker, event: Event) -> None:
         """Do what follows from a change of a worker's state."""
         if event is Event.READY:
-            if self._starting is not None:
-                self._started_if_all_serve()
+            self._check_started()
         elif event is Event.DRAIN:
-            if self._replacing and self._slots[worker.number].worker is worker:
+            if self.replacing and self._slots[worker.number].worker is worker:
                 # It drains since it received a signal: the next one serves meanwhile.
                 self._leave(worker)
                 self._schedule(worker.number, 0.0)
@@ -226,19 +233,17 @@ class Pool:
             self._worker_ended(worker)
         self._balance()
 
-    def _started_if_all_serve(self) -> None:
-        if len(self.serving) == len(self._slots):
-            starting, self._starting = self._starting, None
-            self._replacing = True
-            assert starting is not None
-            starting.callback(None)
+    def _check_started(self) -> None:
+        if self._state is PoolState.STARTING and len(self.serving) == len(self._slots):
+            self._happened(PoolEvent.STARTED)
+            self._started.callback(None)
 
     def _fail(self, reason: str) -> None:
-        starting, self._starting = self._starting, None
-        if starting is not None:
-            for worker in self:
-                worker.process.terminate()
-            starting.errback(StartFailed(reason))
+        """End all of them: one cannot start."""
+        self._happened(PoolEvent.FAIL)
+        for worker in self:
+            worker.process.terminate()
+        self._started.errback(StartFailed(reason))
 
     def reap(self) -> None:
         """Note which processes have ended."""
@@ -267,9 +272,9 @@ class Pool:
         else:
             slot = self._slots[worker.number]
             slot.worker = None
-            if self._starting is not None:
+            if self._state is PoolState.STARTING:
                 self._fail(worker.reason or f"worker {worker.number}: {text}")
-            elif self._replacing:
+            elif self.replacing:
                 steady = self._clock.seconds() - worker.since >= STEADY
                 slot.failures = 1 if steady else slot.failures + 1
                 delay = delay_after(slot.failures)
@@ -283,7 +288,8 @@ class Pool:
         self._end_if_empty()
 
     def _end_if_empty(self) -> None:
-        if not self._replacing and self._starting is None and not len(self):
+        if self._state is PoolState.LEAVING and not len(self):
+            self._happened(PoolEvent.EMPTY)
             check, self._check = self._check, None
             if check is not None:
                 check.cancel()
@@ -313,7 +319,7 @@ class Pool:
 
     def _balance(self) -> None:
         """Have siblings accept from the sockets of workers that do not serve."""
-        if not self._replacing:
+        if not self.replacing:
             return
         for number, slot in enumerate(self._slots):
             serves = slot.worker is not None and slot.worker.state is State.SERVING

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.endpoints import listening_endpoints
-from natproxy.daemon.reload import TIMEOUT, LiveSettings, Reloader
+from natproxy.daemon.reload import TIMEOUT, LiveSettings, Others, Reloader, Replacement
 from natproxy.daemon.service import DaemonService, Phase, StartupError
 from natproxy.daemon.workers.channel import Message
 from natproxy.daemon.workers.code import fingerprint
@@ -67,7 +67,7 @@ class Next(NamedTuple):
     :ivar generation: what they have in common.
     :ivar sockets: that they inherit.
     :ivar code: the fingerprint of the code that they run.
-    :ivar new_code: whether it has changed.
+    :ivar reasons: why they replace others.
     """
 
     master: MasterService
@@ -75,13 +75,37 @@ class Next(NamedTuple):
     generation: Generation
     sockets: list[OpenEndpoint]
     code: str
-    new_code: bool
+    reasons: tuple[str, ...]
+
+    @property
+    def new_code(self) -> bool:
+        """Whether the code has changed."""
+        return self.code != self.master.code
+
+    @property
+    def replacement(self) -> Replacement:
+        """What is reported of it."""
+        return Replacement(self.master.config.table, self.master.count, self.reasons)
 
     def cancel(self) -> None:
         """Stop them: the workers of before stay."""
         # They may have accepted clients already.
         self.pool.retire(self.master.config.reload_drain or None)
         self.master.close_unused(self.sockets)
+
+
+def reasons_to_replace(master: MasterService, config: DaemonConfig, code: str) -> tuple[str, ...]:
+    """Return why a reload replaces the workers of a daemon; empty if it does not.
+
+    :param config: the settings that it takes.
+    :param code: the fingerprint of the code at present.
+    """
+    reasons = []
+    if code != master.code:
+        reasons.append("the code has changed")
+    if config.listen != master.config.listen:
+        reasons.append("the endpoints have changed")
+    return tuple(reasons)
 
 
 class Workers:
@@ -97,19 +121,23 @@ class Workers:
         self._reactor = reactor
         self._daemons = daemons
 
-    async def check(self, cause: str, configs: Sequence[DaemonConfig]) -> list[str]:
-        """Return what is wrong with settings; see `OtherProcesses`."""
+    async def check(self, cause: str, configs: Sequence[DaemonConfig]) -> Others:
+        """Return what is wrong with settings, and which workers they replace."""
         errors: list[str] = []
+        replaced: list[Replacement] = []
         for master, config in self._masters(configs):
+            reasons = reasons_to_replace(master, config, await master.in_thread(fingerprint))
+            if reasons:
+                replaced.append(Replacement(config.table, master.count, reasons))
             try:
                 listening_endpoints(SocketOpener(self._reactor, master.count), config)
             except SettingError as error:
                 errors += error.messages
             else:
                 errors += await self._send(master, cause, config, dry_run=True)
-        return list(dict.fromkeys(errors))
+        return Others(list(dict.fromkeys(errors)), replaced)
 
-    async def change(self, cause: str, configs: Sequence[DaemonConfig]) -> list[str]:
+    async def change(self, cause: str, configs: Sequence[DaemonConfig]) -> Others:
         """Put settings into effect; see `OtherProcesses`."""
         ready: list[Next] = []
         try:
@@ -120,10 +148,11 @@ class Workers:
         except (SettingError, StartupError, StartFailed) as error:
             for one in ready:
                 one.cancel()
-            return [f"the workers cannot be replaced: {error}"]
+            return Others([f"the workers cannot be replaced: {error}"])
         for master, config in self._masters(configs):
             for message in await self._send(master, cause, config, dry_run=False):
                 self._log.error("{cause}: {message}", cause=cause, message=message)
+        new_code = any(one.new_code for one in ready)
         for one in ready:
             if one.master.phase is not Phase.LISTENING:
                 # The daemon stops, and these workers with it.
@@ -133,10 +162,10 @@ class Workers:
             one.master.replace(one.pool, one.sockets, one.code, one.generation.config)
             # In the next turn, the settings are in effect.
             self._reactor.callLater(0, one.generation.use_effective)
-        if any(one.new_code for one in ready):
+        if new_code:
             # When the reload was reported.
             self._reactor.callLater(EXECUTE, self._execute)
-        return []
+        return Others(replaced=[one.replacement for one in ready])
 
     def _masters(
         self, configs: Sequence[DaemonConfig]
@@ -154,11 +183,7 @@ class Workers:
         :raises StartFailed: if a worker cannot start.
         """
         code = await master.in_thread(fingerprint)
-        reasons = []
-        if code != master.code:
-            reasons.append("the code has changed")
-        if config.listen != master.config.listen:
-            reasons.append("the endpoints have changed")
+        reasons = reasons_to_replace(master, config, code)
         if not reasons:
             return None
         self._log.info(
@@ -176,7 +201,7 @@ class Workers:
         except StartFailed:
             master.close_unused(sockets)
             raise
-        return Next(master, pool, generation, sockets, code, code != master.code)
+        return Next(master, pool, generation, sockets, code, reasons)
 
     def _execute(self) -> None:
         """Execute the master's new code as well, if all of the process is in its workers."""

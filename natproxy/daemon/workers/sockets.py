@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
@@ -89,13 +89,17 @@ class OpenEndpoint:
         """Close the sockets of this process; the workers' copies stay open."""
         path, self.path = self.path, ""
         if path:
-            # Its lock is that of Twisted's port.
-            for each in (path, f"{path}.lock"):
-                with suppress(OSError):
-                    os.unlink(each)
+            remove_socket(path)
         sockets, self.sockets = self.sockets, []
         for one in sockets:
             one.close()
+
+
+def remove_socket(path: str) -> None:
+    """Remove the file of a UNIX socket, and the lock of Twisted's port beside it."""
+    for each in (path, f"{path}.lock"):
+        with suppress(OSError):
+            os.unlink(each)
 
 
 def _address_of(listening: socket.socket) -> Any:
@@ -216,7 +220,11 @@ def reuseport_sockets(interface: str, port: int, backlog: int, count: int) -> li
 
 
 def adopt(
-    reactor: Any, endpoint: InheritedEndpoint, worker: int, factory: IProtocolFactory
+    reactor: Any,
+    endpoint: InheritedEndpoint,
+    worker: int,
+    factory: IProtocolFactory,
+    owned: bool = False,
 ) -> IListeningPort:
     """Accept connections from an inherited socket; the descriptor itself stays open.
 
@@ -224,30 +232,71 @@ def adopt(
 
     :param worker: whose socket it is.
     :param factory: makes the protocol of each connection; wrapped already.
+    :param owned: whether the file of a UNIX socket is removed at the end.
     """
     descriptor = endpoint.descriptor(worker)
     if endpoint.family == socket.AF_UNIX:
-        port = InheritedUNIXPort(descriptor, factory, reactor)
+        port = InheritedUNIXPort(descriptor, factory, reactor, owned)
         port.startListening()
         return cast(IListeningPort, port)
     adopted: IListeningPort = reactor.adoptStreamPort(descriptor, endpoint.family, factory)
     return adopted
 
 
+def open_or_adopt(
+    reactor: Any,
+    endpoints: Sequence[ListeningEndpoint],
+    inherited: Mapping[str, InheritedEndpoint],
+    factory: IProtocolFactory,
+    label: str,
+) -> list[IListeningPort]:
+    """Return the ports of endpoints that are this process's alone, all of them or none.
+
+    :param inherited: by description, the sockets of the program that it has replaced. They are
+        used, or closed.
+    :param factory: makes the protocol of each connection; it is wrapped.
+    :param label: what chooses the endpoints, for the error.
+    :raises StartupError: if one of them can't be listened on.
+    """
+    left = dict(inherited)
+    ports: list[IListeningPort] = []
+    try:
+        for endpoint in endpoints:
+            one = left.pop(endpoint.description, None)
+            if one is None:
+                ports += open_ports([endpoint], factory, label)
+                continue
+            ports.append(adopt(reactor, one, 0, endpoint.wrap(factory), owned=True))
+            os.close(one.descriptor(0))
+    except BaseException:
+        for port in ports:
+            port.stopListening()
+        raise
+    finally:
+        for one in left.values():
+            listening = socket.socket(fileno=one.descriptor(0))
+            path = listening.getsockname() if one.family == socket.AF_UNIX else ""
+            OpenEndpoint(one.description, [listening], path).close()
+    return ports
+
+
 class InheritedUNIXPort(unix.Port):
     """Accepts from an inherited UNIX socket.
 
-    Twisted's port would set the mode of the socket's file again, and remove the file at its end:
-    both are the master's.
+    Twisted's port would set the mode of the socket's file again, and remove the file at its end.
 
     :param descriptor: of the socket; it is duplicated.
     :param factory: makes the protocol of each connection.
     :param reactor: accepts.
+    :param owned: whether the file is removed at the end; in a worker, it is the master's.
     """
 
     _shouldShutdown = False
 
-    def __init__(self, descriptor: int, factory: IProtocolFactory, reactor: Any) -> None:
+    def __init__(
+        self, descriptor: int, factory: IProtocolFactory, reactor: Any, owned: bool = False
+    ) -> None:
+        self._owned = owned
         self._inherited = socket.socket(socket.AF_UNIX, fileno=os.dup(descriptor))
         path = os.fsencode(self._inherited.getsockname())
         super().__init__(path, factory, reactor=reactor)
@@ -264,5 +313,7 @@ class InheritedUNIXPort(unix.Port):
         self.startReading()
 
     def connectionLost(self, reason: Any) -> None:
-        """Close this process's copy of the socket."""
+        """Close this process's copy of the socket, and remove the file if it is its own."""
+        if self._owned:
+            remove_socket(os.fsdecode(self._inherited.getsockname()))
         tcp.Port.connectionLost(self, reason)

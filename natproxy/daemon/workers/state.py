@@ -1,4 +1,4 @@
-"""The states of a worker, as its master sees them."""
+"""The states of a worker, as its master sees them, and of all workers of a generation."""
 
 from __future__ import annotations
 
@@ -64,3 +64,59 @@ TRANSITIONS = transition_table(
     }
 )
 """The transitions; see `natproxy.server.state.transition_table`."""
+
+
+class PoolState(Symbol):
+    """What the workers of one generation do."""
+
+    NEW = "new"
+    """None is started yet."""
+    STARTING = "starting"
+    """They start for the first time; if one cannot, none serves."""
+    SERVING = "serving"
+    """They serve; one that ends is replaced."""
+    LEAVING = "leaving"
+    """They finish, and none is replaced."""
+    ENDED = "ended"
+    """None is left."""
+
+
+class PoolEvent(Symbol):
+    """What changes the state of the workers of a generation."""
+
+    START = "start"
+    """Their processes are started."""
+    RESUME = "resume"
+    """They run already, and served the program that this one has replaced."""
+    STARTED = "started"
+    """All of them serve for the first time."""
+    FAIL = "fail"
+    """One of them cannot start."""
+    LEAVE = "leave"
+    """They drain, are retired, or are killed."""
+    EMPTY = "empty"
+    """The last process has ended."""
+
+
+POOL_TRANSITIONS = transition_table(
+    {
+        PoolState.NEW: {
+            PoolEvent.START: PoolState.STARTING,
+            PoolEvent.RESUME: PoolState.SERVING,
+            # Those of an older generation, which drained already.
+            PoolEvent.LEAVE: PoolState.LEAVING,
+        },
+        PoolState.STARTING: {
+            PoolEvent.STARTED: PoolState.SERVING,
+            PoolEvent.FAIL: PoolState.LEAVING,
+            PoolEvent.LEAVE: PoolState.LEAVING,
+        },
+        PoolState.SERVING: {PoolEvent.LEAVE: PoolState.LEAVING},
+        PoolState.LEAVING: {
+            PoolEvent.LEAVE: PoolState.LEAVING,
+            PoolEvent.EMPTY: PoolState.ENDED,
+        },
+        PoolState.ENDED: {PoolEvent.LEAVE: PoolState.ENDED},
+    }
+)
+"""The transitions of the workers of a generation; likewise."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from natproxy.extras import missing
 from natproxy.journal.directory import JournalError
 
 if TYPE_CHECKING:
@@ -42,10 +43,9 @@ def driver() -> Any:
     try:
         import psycopg
     except ImportError as error:
-        raise PostgresError(
-            "a journal in PostgreSQL needs psycopg 3: install natproxy with the extra postgres,"
-            f" pip install 'natproxy[postgres]' ({error})"
-        ) from None
+        # The package may be there, and the library that it loads not.
+        message = missing("a journal in PostgreSQL", "psycopg 3", "postgres")
+        raise PostgresError(f"{message} ({error})") from None
     return psycopg
 
 

@@ -9,6 +9,7 @@ import threading
 from contextlib import suppress
 from typing import Any
 
+from natproxy.extras import missing
 from natproxy.storage.interface import NotFound
 from natproxy.storage.objects.client import (
     EmptyObject,
@@ -44,7 +45,7 @@ class MissingLibrary(Exception):
     """The library that the object store needs is not installed."""
 
     def __init__(self) -> None:
-        super().__init__("S3 is not installed; it is the extra natproxy[s3]")
+        super().__init__(missing("S3", "botocore", "s3"))
 
 
 class S3Body:

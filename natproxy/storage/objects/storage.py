@@ -10,8 +10,9 @@ from contextlib import closing
 from functools import partial
 from itertools import islice
 
+from natproxy.counts import counted
 from natproxy.metadata import DIRECTORY, FILE, Entry, Metadata
-from natproxy.storage.cache import BLOCK, DiskCache
+from natproxy.storage.cache import DiskCache
 from natproxy.storage.interface import (
     Check,
     NotFound,
@@ -23,7 +24,6 @@ from natproxy.storage.interface import (
     unchecked,
 )
 from natproxy.storage.objects.client import (
-    Body,
     EmptyObject,
     ObjectChanged,
     ObjectClient,
@@ -33,7 +33,8 @@ from natproxy.storage.objects.client import (
 from natproxy.storage.objects.keys import Item, Keys, OrderError, is_valid
 from natproxy.storage.objects.listing import items_below, items_in
 from natproxy.storage.objects.location import Location
-from natproxy.storage.objects.ranges import PIECE, FetchThreads, Memory, Pieces, Reader
+from natproxy.storage.objects.pieces import CachedPieces, ObjectPieces, pieces_of
+from natproxy.storage.objects.ranges import FetchThreads, Memory, Pieces, Reader
 
 FIRST = 64 * 1024
 """Bytes that are received together with the metadata when an object is opened."""
@@ -116,73 +117,6 @@ class ObjectFile:
         self._reader.close()
 
 
-class _ObjectPieces:
-    """Receives pieces of one object; see `natproxy.storage.objects.ranges.Pieces`."""
-
-    unit = 1
-
-    def __init__(self, client: ObjectClient, key: str, etag: str) -> None:
-        self.client = client
-        self._key = key
-        self._etag = etag
-
-    def receive(self, start: int, stop: int) -> Generator[bytes, None, None]:
-        """Yield the bytes of a range."""
-        with closing(self.client.get(self._key, start, stop, self._etag)) as body:
-            yield from _pieces_of(body, stop - start)
-
-
-class _CachedPieces:
-    """Receives pieces of one object from a cache, and others from the store.
-
-    :param identity: of the object's version.
-    """
-
-    unit = BLOCK
-
-    def __init__(self, pieces: _ObjectPieces, size: int, cache: DiskCache, identity: str) -> None:
-        self._pieces = pieces
-        self._size = size
-        self._cache = cache
-        self._identity = identity
-
-    def receive(self, start: int, stop: int) -> Generator[bytes, None, None]:
-        """Yield the bytes of a range; keep the blocks that are received as a whole."""
-        while start < stop:
-            number, skip = divmod(start, BLOCK)
-            length = min(BLOCK, self._size - number * BLOCK)
-            block = self._cache.read(self._identity, number, length)
-            if block is not None:
-                piece = block[skip : skip + stop - start]
-                start += len(piece)
-                yield piece
-                continue
-            end = (number + 1) * BLOCK
-            while end < stop and not self._cache.contains(self._identity, end // BLOCK):
-                end += BLOCK
-            end = min(end, stop)
-            yield from self._missing(start, end)
-            start = end
-
-    def _missing(self, start: int, stop: int) -> Generator[bytes, None, None]:
-        parts: list[bytes] = []
-        with closing(self._pieces.receive(start, stop)) as pieces:
-            for received in pieces:
-                yield received
-                piece = received
-                while piece:
-                    end = min((start // BLOCK + 1) * BLOCK, self._size)
-                    part, piece = piece[: end - start], piece[end - start :]
-                    parts.append(part)
-                    start += len(part)
-                    if start == end:
-                        number = (end - 1) // BLOCK
-                        block = b"".join(parts)
-                        if len(block) == end - number * BLOCK:
-                            self._cache.write(self._identity, number, block)
-                        parts = []
-
-
 class ObjectStorage:
     """The objects below a prefix of a bucket; see `natproxy.storage.interface.Storage`.
 
@@ -263,11 +197,11 @@ class ObjectStorage:
             info, first = self._begin(key, FIRST)
         else:
             info, first = client.head(key), b""
-        received = _ObjectPieces(client, key, info.etag)
+        received = ObjectPieces(client, key, info.etag)
         pieces: Pieces = received
         if cache is not None:
             place = (self.location.endpoint or "", self.location.bucket, key, info.etag)
-            pieces = _CachedPieces(received, info.size, cache, "\0".join(place))
+            pieces = CachedPieces(received, info.size, cache, "\0".join(place))
         reader = Reader(pieces, info.size, self._threads, self.memory)
         reader.preload(first)
 
@@ -362,7 +296,7 @@ class ObjectStorage:
             # It has no range.
             return self.client.head(key), b""
         with closing(body):
-            return body.info, b"".join(_pieces_of(body, min(most, body.info.size)))
+            return body.info, b"".join(pieces_of(body, min(most, body.info.size)))
 
     def _snapshot(self, name: bytes, largest: int) -> Snapshot:
         info, data = self._begin(self._key_of(name), largest)
@@ -413,7 +347,7 @@ class Omissions:
             return
         self._reported[reason] = now
         count, self._counts[reason] = self._counts[reason], 0
-        others = f", and {count - 1} times others," if count > 1 else ""
+        others = f", and {counted(count - 1, 'time')} others," if count > 1 else ""
         shown = key.encode("unicode_escape").decode()[:200]
         self._report(
             f"s3://{self._location.bucket}: the key '{shown}'{others} is left out of listings:"
@@ -423,19 +357,6 @@ class Omissions:
 
 def _metadata_of(info: ObjectInfo) -> Metadata:
     return Metadata(FILE, info.size, info.mtime_ns, info.etag)
-
-
-def _pieces_of(body: Body, size: int) -> Iterator[bytes]:
-    """Yield the bytes of a body in pieces.
-
-    :raises StoreError: if there are fewer.
-    """
-    while size:
-        piece = body.read(min(PIECE, size))
-        if not piece:
-            raise StoreError("the object store sent less than the range that was requested")
-        size -= len(piece)
-        yield piece
 
 
 def _text_before(name: bytes) -> str:

@@ -66,7 +66,7 @@ class KillTests(ObservedCase):
 
     def test_only_what_was_shown_is_ended(self) -> None:
         def before(request: Request) -> None:
-            if b"dry_run" not in request.body:
+            if request.path == "/v1/kill" and b"dry_run" not in request.body:
                 # It begins while the user reads the question.
                 self.daemon.table.append(entry(4))
 
@@ -148,6 +148,28 @@ class ReloadTests(ObservedCase):
     def test_no_difference(self) -> None:
         self.assertEqual(self.out("reload"), ["reloaded; no setting has changed"])
         self.assertEqual(self.out("config", "diff"), ["a reload changes no setting"])
+
+    def test_workers_that_are_replaced(self) -> None:
+        proxy = {"daemon": "proxy", "workers": 2, "reasons": ["the code has changed"]}
+        files = {"daemon": "fileserver", "workers": 1, "reasons": ["it", "that"]}
+        self.daemon.reloaded["replaced"] = [proxy]
+        last = "reloaded; no setting has changed"
+        self.assertEqual(self.out("reload"), ["the code has changed: 2 workers are replaced", last])
+        self.assertEqual(
+            self.out("reload", "-n")[0], "the code has changed: a reload replaces 2 workers"
+        )
+        self.daemon.reloaded["replaced"] = [proxy, files]
+        self.assertEqual(
+            self.out("reload"),
+            [
+                "the code has changed: 2 workers of the proxy are replaced",
+                "it and that: 1 worker of the file server is replaced",
+                last,
+            ],
+        )
+        for wrong in ([{}], [{**proxy, "workers": "x"}], [[]], [{**proxy, "reasons": 1}]):
+            self.daemon.reloaded["replaced"] = wrong
+            self.assert_fails(6, "malformed JSON", "reload")
 
     def test_errors_have_a_line_each_and_the_status_is_2(self) -> None:
         wrong = "/etc/natproxy.toml: proxy.drain -1: must be at least 0 seconds"

@@ -30,17 +30,18 @@ class FleetTests(CommandCase):
             ("--to", ("ship",)),
             ("--to", ("migrate", "--to", "mysql://x")),
             ("--retention soon", ("ship", "--to", NOWHERE, "--retention", "soon")),
-            ("for journal ship only", ("verify", "--once")),
-            ("for journal ship only", ("migrate", "--to", NOWHERE, "--once")),
-            ("for journal erase only", ("ship", "--to", NOWHERE, "--client", "10.0.0.1")),
+            ("--once", ("verify", "--once")),
+            ("--once", ("migrate", "--to", NOWHERE, "--once")),
+            ("--client", ("ship", "--to", NOWHERE, "--client", "10.0.0.1")),
+            ("--journal", ("migrate", "--to", NOWHERE, "--journal", "a")),
             ("needs a directory", ("segments", "--journal", NOWHERE)),
-            ("takes one", ("segments", "--journal", "a", "--journal", "b")),
             ("names a directory", ("ship", "--to", NOWHERE, "--journal", NOWHERE)),
             ("excludes --name", ("ship", "--to", NOWHERE, "--journal", "a", "--name", "b")),
-            ("--journal: the database", ("proxies",)),
-            ("names the database", ("proxies", "--to", NOWHERE)),
-            ("no --control", ("ship", "--to", NOWHERE, "--control", "a")),
-            ("no JSON", ("ship", "--to", NOWHERE, "--json")),
+            ("--journal", ("proxies",)),
+            ("--journal: the database", ("proxies", "--journal", "a")),
+            ("--to", ("proxies", "--journal", NOWHERE, "--to", NOWHERE)),
+            ("--control", ("ship", "--to", NOWHERE, "--control", "a")),
+            ("--json", ("ship", "--to", NOWHERE, "--json")),
             ("no such directory", ("ship", "--once", "--to", NOWHERE, "--journal", "missing")),
         ):
             status, err = self.refusal("journal", *arguments)
@@ -61,6 +62,25 @@ class FleetTests(CommandCase):
             status, err = self.refusal("top", *arguments)
             self.assertEqual(status, 2, arguments)
             self.assertIn(text, err)
+
+    def test_each_action_has_help_of_its_own(self) -> None:
+        for action, has, lacks in (
+            ("segments", "--json", "--to"),
+            ("erase", "--client", "--once"),
+            ("ship", "--retention", "--client"),
+            ("migrate", "--to", "--journal"),
+            ("proxies", "--journal", "--name"),
+        ):
+            status, out, _ = self.main("journal", action, "--help")
+            text = out.decode()
+            self.assertEqual(status, 0)
+            self.assertIn(f"natproxy journal {action}", text)
+            self.assertIn(f" {has} ", text)
+            self.assertNotIn(f" {lacks} ", text)
+
+    def test_unknown_option_prints_the_usage_of_the_action(self) -> None:
+        _, err = self.refusal("journal", "migrate", "--to", NOWHERE, "--what")
+        self.assertIn("usage: natproxy journal migrate ", err)
 
     def test_database_excludes_a_daemon(self) -> None:
         status, err = self.refusal("whois", "1", "--journal", NOWHERE, "--name", "a")

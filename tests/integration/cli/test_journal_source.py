@@ -83,6 +83,18 @@ class JournalSourceTests(CommandCase):
         out = self.written("events", "--json", "--last", "2", "--journal", self.directory)
         self.assertEqual(len(out.splitlines()), 2)
 
+    def test_number_has_the_worker_if_workers_have_written_it(self) -> None:
+        listed = ("events", "--last", "1", "--journal", self.directory)
+        self.assertIn(b" #3 ", self.written(*listed))
+        run = Translations(self.directory)
+        self.addCleanup(run.close)
+        run.worker = 1
+        run.start()
+        run.flush()
+        self.assertIn(b" #0:3 ", self.written(*listed))
+        _, rows, _ = self.main("history", "--columns", "serial", "--journal", self.directory)
+        self.assertEqual(rows.split()[1:], [b"0:1", b"0:2", b"0:3"])
+
     def test_only_journal_is_read_if_no_daemon_runs(self) -> None:
         status, out, err = self.main("history")
         self.assertEqual((status, len(out.splitlines())), (0, 4))

@@ -68,9 +68,47 @@ class SeveralWorkersTests(ObservedCase):
             ],
         )
 
+    def test_nouns_agree_with_their_numbers(self) -> None:
+        self.daemon.status |= {
+            "workers": [{"worker": 0, "pid": 7, "clients": 1}, {"worker": 1, "clients": "x"}],
+            "access_log": {"path": "a", "lost": 1},
+            "counters": {
+                "limits": {"waiting": 1},
+                "cache": {"hits": 1, "misses": 1, "evicted": 1, "errors": 1, "bytes": 1},
+            },
+            "journal": {"directory": "j", "rows": 1, "gaps": 0, "segments": 1},
+        }
+        text = "\n".join(self.out("status"))
+        for words in (
+            "1 client\n",
+            "x clients",
+            "1 line lost",
+            "1 command is delayed now",
+            "1 hit, 1 miss, 1 evicted",
+            "1 error\n",
+            "1 row, 0 gaps, 1 segment",
+        ):
+            self.assertIn(words, text)
+
     def test_serial_number_of_a_worker(self) -> None:
         self.main("kill", "1:2", "--yes")
         self.assertEqual(self.bodies("/v1/kill"), [{"serial": 2, "worker": 1}])
+
+    def test_numbers_are_shown_as_kill_takes_them(self) -> None:
+        self.missing = []
+        self.daemon.table = [entry(1), entry(2, worker=1)]
+        record = entry(3, event="registered", seq=3).json()
+        kill = entry(4, event="kill", seq=4, client=None, uid=0, pid=7).json()
+        self.daemon.events = [record, kill]
+        for workers, prefix in ((None, ""), ([{"worker": 0}, {"worker": 1}], "0:")):
+            self.daemon.status["workers"] = workers
+            for arguments in (("kill", "-n", "verb GET"), ("table", "--columns", "serial")):
+                _, *rows = self.out(*arguments)
+                found = [row.split()[0] for row in rows]
+                self.assertEqual(found, [f"{prefix}1", "1:2"], arguments)
+            first, second = self.out("events")
+            self.assertIn(f" #{prefix}3 ", first)
+            self.assertIn(f" #{prefix}4 by uid 0", second)
 
     def test_events_after_the_places_of_several_workers(self) -> None:
         self.missing = []

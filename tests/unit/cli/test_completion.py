@@ -25,7 +25,7 @@ class WithoutTheLibraryTests(SynchronousTestCase):
         ):
             self.assertEqual(main(["completion", "bash"]), 1)
         stderr.write.assert_called_once_with(
-            "natproxy: completion needs argcomplete: install natproxy[cli]\n"
+            "natproxy: completion needs argcomplete: pip install 'natproxy[cli]'\n"
         )
 
     def test_script_gets_nothing(self) -> None:

@@ -9,7 +9,6 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy import toml
 from natproxy.client.authentication import Token
 from natproxy.client.config import (
     SETTINGS,
@@ -279,5 +278,6 @@ class ErrorTests(ConfigCase):
         name = "tomllib" if sys.version_info >= (3, 11) else "tomli"
         with mock.patch.dict(sys.modules, {name: None}):
             self.assertEqual(
-                self.error(), f"{self.path}: to read it, install the extra {toml.EXTRA}"
+                self.error(),
+                f"{self.path}: TOML on Python 3.10 needs tomli: pip install 'natproxy[config]'",
             )

@@ -141,7 +141,7 @@ class StateTests(ControlCase):
             def render_GET(self, request: object) -> bytes:
                 return b"commands_total 3\n"
 
-        self.assert_refused(self.get("/metrics"), 404, "install natproxy[metrics]")
+        self.assert_refused(self.get("/metrics"), 404, "pip install 'natproxy[metrics]'")
         self.observed.metrics = Metrics()
         self.assertEqual(self.get("/metrics").body, b"commands_total 3\n")
         self.assert_refused(self.post("/metrics", {}), 405, "GET only")

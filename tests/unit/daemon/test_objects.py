@@ -112,7 +112,7 @@ class OpenObjectsTests(SynchronousTestCase):
         self.assertEqual(self.error(files="s3://b"), "--files s3://b: no such bucket: b")
         with mock.patch.object(objects, "S3Client", side_effect=MissingLibrary):
             error = self.error(files="s3://b")
-        expected = "--files s3://b: S3 is not installed; it is the extra natproxy[s3]"
+        expected = "--files s3://b: S3 needs botocore: pip install 'natproxy[s3]'"
         self.assertEqual(error, expected)
 
     def test_endpoint_without_a_password(self) -> None:

@@ -10,7 +10,8 @@ from twisted.python.reflect import namedAny
 
 from natproxy.daemon import fileserver
 from natproxy.daemon import proxy as proxy_plugin
-from natproxy.daemon.service import DrainingService, StartupError, TwistdService
+from natproxy.daemon.application import TwistdService
+from natproxy.daemon.service import DrainingService, StartupError
 from tests.support.daemons import OptionsCase
 from twisted.plugins import natproxy_dropin
 

@@ -3,103 +3,25 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import signal
 import sys
 from functools import partial
 from inspect import getclosurevars
 
-from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.scripts._twistd_unix import UnixAppLogger
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from natproxy import __version__
 from natproxy.daemon import service
-from natproxy.daemon.log_options import LogChoice
-from natproxy.daemon.logfile import LogWriter, RotatingFile
-from natproxy.daemon.service import DrainingService, Phase, StartupError, TwistdService
+from natproxy.daemon.logfile import RotatingFile
+from natproxy.daemon.service import DrainingService, Phase, StartupError
 from natproxy.daemon.signals import MaintenanceSignals, SignalService, TerminationSignals
-from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
-from natproxy.server.connection import CommandReceiver
-from tests.support.daemons import DaemonReactor
-from tests.support.doubles import Journal, PlayedEndpoint, Wire
-
-IN_USE = OSError(errno.EADDRINUSE, "Address already in use")
-
-
-@implementer(IListeningPort)
-class PlayedPort:
-    """A listening port that can take its time to close."""
-
-    def __init__(self) -> None:
-        self.listening = True
-        self.closed: Deferred[None] | None = None
-
-    def startListening(self) -> None:
-        self.listening = True
-
-    def stopListening(self) -> Deferred[None] | None:
-        self.listening = False
-        return self.closed
-
-    def getHost(self) -> IPv4Address:
-        return IPv4Address("TCP", "127.0.0.1", 9000)
-
-
-@implementer(IStreamServerEndpoint)
-class PlayedListener:
-    """An endpoint that can be listened on, or fails."""
-
-    def __init__(self, description: str) -> None:
-        self.description = description
-        self.error: Exception | None = None
-        self.port = PlayedPort()
-        self.times = 0
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        self.times += 1
-        return succeed(self.port) if self.error is None else fail(self.error)
-
-
-class ServiceCase(SynchronousTestCase):
-    """A proxy's service with two endpoints and 30 seconds to drain."""
-
-    def setUp(self) -> None:
-        self.raised: list[bool] = []
-        self.patch(service, "raise_limit", lambda: self.raised.append(True))
-        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
-        self.reactor = DaemonReactor()
-        self.upstream = PlayedEndpoint()
-        self.factory = ProxyFactory(
-            self.reactor, EndpointConnector(self.upstream, self.reactor, 5.0)
-        )
-        self.first = PlayedListener("tcp:1")
-        self.second = PlayedListener("tcp:2")
-        self.service = DrainingService(
-            [self.first, self.second],
-            self.factory,
-            30.0,
-            self.reactor,
-            details="the proxy in front of tcp:upstream:1",
-        )
-
-    def client(self, commands: bytes = b"") -> tuple[CommandReceiver, Wire]:
-        """Connect a client that sends commands."""
-        wire = Wire(9000, 40_000 + len(self.factory.connections))
-        protocol = self.factory.buildProtocol(wire.getPeer())
-        protocol.makeConnection(wire)
-        if commands:
-            protocol.dataReceived(commands)
-        return protocol, wire
-
-    def assert_clock_is_idle(self) -> None:
-        self.assertEqual([call for call in self.reactor.getDelayedCalls() if call.active()], [])
+from tests.support.doubles import Journal
+from tests.support.services import IN_USE, ServiceCase
 
 
 class ListeningTests(ServiceCase):
@@ -499,69 +421,3 @@ class MaintenanceTests(ServiceCase):
         signal.raise_signal(signal.SIGHUP)
         self.reactor.advance(0)
         self.assertTrue(self.reactor.hasStopped)
-
-
-class TwistdServiceTests(ServiceCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.terminal = io.StringIO()
-        self.patch(sys, "__stderr__", self.terminal)
-        self.journal = Journal(self)
-        self.daemon = TwistdService(self.service, self.reactor)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            self.addCleanup(signal.signal, number, signal.getsignal(number))
-
-    def test_daemon_logs_where_twistd_was_told_to(self) -> None:
-        log = LogChoice(structured=True)
-        TwistdService(self.service, self.reactor, log)
-        self.assertIs(self.service.log, log)
-
-    def test_last_commands_are_in_the_log(self) -> None:
-        path = self.mktemp()
-        writer = LogWriter(RotatingFile(path))
-        TwistdService(self.service, self.reactor, LogChoice(writer))
-        writer.note("test", 0.0, str, "a command")
-        self.assertEqual(os.path.getsize(path), 0)
-        for function, args, kwargs in self.reactor.triggers["after"]["shutdown"]:
-            function(*args, **kwargs)
-        self.assertGreater(os.path.getsize(path), 0)
-
-    def test_signals_are_handled_before_the_ports_are_open(self) -> None:
-        def listen(factory: object) -> Deferred[IListeningPort]:
-            signal.raise_signal(signal.SIGTERM)
-            return started(factory)
-
-        started = self.first.listen
-        self.patch(self.first, "listen", listen)
-        self.daemon.privilegedStartService()
-        self.daemon.startService()
-        self.assertFalse(self.reactor.hasStopped)
-        self.reactor.advance(0)
-        self.assertTrue(self.reactor.hasStopped)
-
-    def test_starts_the_daemon_and_listens_to_signals(self) -> None:
-        self.daemon.privilegedStartService()
-        self.daemon.startService()
-        self.assertEqual((self.first.times, self.second.times), (1, 1))
-        self.assertIn("startup", self.reactor.triggers["after"])
-        self.successResultOf(self.daemon.stopService())
-
-    def test_failure_is_written_to_the_terminal_once_the_log_has_taken_stderr(self) -> None:
-        self.patch(sys, "stderr", io.StringIO())
-        self.first.error = CannotListenError("", 1, IN_USE)
-        self.assertRaises(StartupError, self.daemon.privilegedStartService)
-        self.assertEqual(
-            self.terminal.getvalue(),
-            "cannot listen on tcp:1: Address already in use; choose another one with --listen\n",
-        )
-
-    def test_failure_is_left_to_the_interpreter_while_stderr_is_the_terminal(self) -> None:
-        self.patch(sys, "stderr", self.terminal)
-        self.first.error = CannotListenError("", 1, IN_USE)
-        self.assertRaises(StartupError, self.daemon.privilegedStartService)
-        self.assertEqual(self.terminal.getvalue(), "")
-
-    def test_failure_without_a_terminal_is_raised_all_the_same(self) -> None:
-        self.patch(sys, "__stderr__", None)
-        self.first.error = CannotListenError("", 1, IN_USE)
-        self.assertRaises(StartupError, self.daemon.privilegedStartService)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.counts import byte_count
 from natproxy.protocol import CountedBody, ListingBody
 from natproxy.relay import Outbound, SocketJob, SourceShort
 from natproxy.relay.copy import CopyRelay
@@ -88,7 +89,7 @@ class CopyRelayTests(SynchronousTestCase):
             self.assertEqual(self.ends, [None])
         else:
             lost = self.ends.error(SourceShort)
-            self.assertEqual(lost.missing, f"{size - len(sent)} bytes")
+            self.assertEqual(lost.missing, byte_count(size - len(sent)))
 
     def test_source_is_paused_while_the_client_does_not_read(self) -> None:
         relay = self.relay(CountedBody(HIGH_WATER + 10))

@@ -250,6 +250,16 @@ class EntriesTests(TopCase):
         self.assertEqual(self.daemon.killed, ["serial 2 and boot 'boot' and worker 0"])
         self.assertIn("ended #2", self.shown())
 
+    def test_number_has_the_worker_if_there_are_several(self) -> None:
+        self.daemon.members["workers"] = [{"worker": 0}, {"worker": 1}]
+        self.daemon.entries = [entry(2), entry(2, worker=1)]
+        self.later()
+        self.assertIn(" 0:2 ", self.shown())
+        self.press("down", "k")
+        self.assertIn("end #1:2 GET images/2.iso? [y/N]", self.shown())
+        self.press("y")
+        self.assertIn("ended #1:2", self.shown())
+
     def test_kill_ends_the_command_that_was_shown(self) -> None:
         self.press("k")
         self.daemon.entries = [entry(9)]

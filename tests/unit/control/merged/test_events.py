@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from natproxy.control.merged.events import PATIENCE, place_of
+from natproxy.control.merged.follower import PATIENCE, place_of
 from natproxy.control.merged.lines import SILENT as CHECKED
 from natproxy.control.parameters import Place
 from tests.support.control_resources import HTTPClient

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from natproxy.control.merged.errors import Missing
+from natproxy.control.merged.errors import Missing, NoReply
 from natproxy.control.merged.lines import BUFFERED
 from natproxy.control.merged.resources import merged_comparison
 from natproxy.control.merged.status import merged_journal
@@ -111,6 +111,26 @@ class PastTests(MergedCase):
         self.assertEqual(response.json["result"], "unknown")
         self.assertEqual(response.json["gap"]["cause"], f"worker 1: {SILENT}")
         self.assertEqual(self.missing(response), [1])
+
+    def test_each_reply_names_the_workers_that_are_missing_in_it(self) -> None:
+        self.each("/v1/whois", [NONE], [NONE])
+        worker = self.workers[1]
+        waiting: list[Deferred[None]] = []
+
+        async def later(target: str, body: bytes, timeout: float = 2) -> bytes:
+            waiting.append(Deferred())
+            await waiting[-1]
+            return await type(worker).post(worker, target, body)
+
+        worker.post = later  # type: ignore[method-assign]
+        first, second = self.request("/v1/whois?port=1"), self.request("/v1/whois?port=2")
+        waiting[0].callback(None)
+        # The first one is complete, and waits for the next turn.
+        waiting[1].errback(NoReply(SILENT))
+        self.turns()
+        replies = [client.received() for client in (first, second)]
+        self.assertEqual([each.json["result"] for each in replies], ["nobody", "unknown"])
+        self.assertEqual([self.missing(each) for each in replies], [[], [1]])
 
     def test_several_lookups(self) -> None:
         self.each("/v1/whois", [NONE, NONE], [NONE, {**NONE, "result": "unknown"}])

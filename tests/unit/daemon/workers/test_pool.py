@@ -114,6 +114,22 @@ class StartTests(PoolCase):
         error = self.failureResultOf(pool.start(), StartFailed).value
         self.assertEqual(str(error), "cannot start a process: too many processes")
 
+    def test_pool_of_which_no_process_starts_has_ended(self) -> None:
+        self.refused = 1
+        pool = Pool(self.clock, 3, self.launch, self.attach)
+        pool.ended = self.ended.append
+        self.failureResultOf(pool.start(), StartFailed)
+        self.assertEqual(self.ended, [pool])
+
+    def test_start_fails_if_the_daemon_stops_meanwhile(self) -> None:
+        self.receive(self.worker(0), "ready")
+        self.pool.drain(5)
+        self.failureResultOf(self.started, StartFailed)
+        for worker in list(self.pool):
+            self.assertEqual(self.ended, [])
+            self.end(worker, 0)
+        self.assertEqual(self.ended, [self.pool])
+
     def test_worker_that_takes_too_long_is_killed(self) -> None:
         self.pool.attach()
         self.beat(START + 2 * BEAT)

@@ -146,6 +146,16 @@ class SettingsTests(ReloadCase):
         self.assertEqual(self.successResultOf(result).errors, ())
         self.assertEqual(cast(FileServerConfig, self.master.config).timeout, 600.0)
 
+    def test_dry_run_reports_which_workers_would_be_replaced(self) -> None:
+        self.master.code = "of another version"
+        self.write('listen = ["tcp:0"]')
+        result = self.reload(dry_run=True)
+        self.reply_all()
+        (found,) = self.successResultOf(result).replaced
+        self.assertEqual(found.workers, 2)
+        self.assertEqual(found.reasons, ("the code has changed", "the endpoints have changed"))
+        self.assertEqual(list(self.master), self.old)
+
     def test_worker_that_does_not_reply(self) -> None:
         result = self.reload()
         self.reply(self.old[0])
@@ -191,7 +201,10 @@ class ReplacementTests(ReloadCase):
             worker.channel.dataReceived(b'{"event": "ready"}\n')
         for worker in list(self.master):
             self.reply(worker)
-        self.assertEqual(self.successResultOf(self.result).errors, ())
+        self.assertEqual(
+            self.successResultOf(self.result).json(False)["replaced"],
+            [{"daemon": "fileserver", "workers": 2, "reasons": ["the endpoints have changed"]}],
+        )
         self.assertEqual(self.master.config.listen, ("tcp:0",))
         self.assertEqual([one.phase for one in self.old], ["draining"] * 2)
         self.assertEqual(self.sent(self.old[0]), [{"do": "retire", "seconds": 5.0}])
@@ -209,7 +222,7 @@ class ReplacementTests(ReloadCase):
 
     def test_new_workers_finish_their_clients_if_another_daemon_cannot_reload(self) -> None:
         pool = self.master._pools[-1]
-        Next(self.master, pool, Generation(1, []), self.master.opened, "", False).cancel()
+        Next(self.master, pool, Generation(1, []), self.master.opened, "", ()).cancel()
         for worker in self.new:
             self.assertIn({"do": "retire", "seconds": None}, self.sent(worker))
         self.assertTrue(self.master.opened[0].closed)

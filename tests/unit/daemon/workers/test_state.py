@@ -6,7 +6,14 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.daemon.workers.state import TRANSITIONS, Event, State
+from natproxy.daemon.workers.state import (
+    POOL_TRANSITIONS,
+    TRANSITIONS,
+    Event,
+    PoolEvent,
+    PoolState,
+    State,
+)
 from natproxy.server.state import IllegalTransition
 from tests.support.state_diagrams import documented_diagrams, state_diagram
 
@@ -47,4 +54,30 @@ class TableTests(SynchronousTestCase):
     def test_documented_diagram_is_this_table(self) -> None:
         table: Any = TRANSITIONS
         diagram = state_diagram(table, State.STARTING)
+        self.assertIn(diagram, documented_diagrams(), f"generated:\n{diagram}")
+
+
+class PoolTableTests(SynchronousTestCase):
+    def test_every_state_has_a_row(self) -> None:
+        self.assertEqual(set(POOL_TRANSITIONS), set(PoolState))
+
+    def test_every_pair_is_legal_or_raises(self) -> None:
+        legal = {
+            PoolState.NEW: "START RESUME LEAVE",
+            PoolState.STARTING: "STARTED FAIL LEAVE",
+            PoolState.SERVING: "LEAVE",
+            PoolState.LEAVING: "LEAVE EMPTY",
+            PoolState.ENDED: "LEAVE",
+        }
+        for state in PoolState:
+            for event in PoolEvent:
+                if event.name in legal[state].split():
+                    self.assertIsInstance(POOL_TRANSITIONS[state][event], PoolState)
+                else:
+                    with self.assertRaises(IllegalTransition):
+                        POOL_TRANSITIONS[state][event]
+
+    def test_documented_diagram_is_this_table(self) -> None:
+        table: Any = POOL_TRANSITIONS
+        diagram = state_diagram(table, PoolState.NEW)
         self.assertIn(diagram, documented_diagrams(), f"generated:\n{diagram}")
