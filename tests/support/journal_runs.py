@@ -138,7 +138,9 @@ class Translations:
         self._serial += 1
         self._started[self._serial] = self.now
         self._add(
-            "failed", self._serial, (client, 40_000, None, None, None, None, "GET", name, None)
+            "failed",
+            self._serial,
+            (client, 40_000, None, None, None, None, "GET", name, None, None),
         )
         return self._serial
 

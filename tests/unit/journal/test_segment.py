@@ -53,6 +53,7 @@ def entry(
         "completed" if ended else None,
         None,
         1_500_000 if ended else None,
+        None,
     )
 
 
@@ -102,11 +103,14 @@ class SegmentTests(SegmentCase):
     def test_number_of_columns_is_that_of_the_table(self) -> None:
         segment = self.create()
         columns = rows_of(segment.path, "select count(*) from pragma_table_info('entries')")
-        # Two of them are null in every row.
-        self.assertEqual((columns, len(entry(1))), ([(COLUMNS + 2,)], COLUMNS))
+        # Two of them, those of a further attempt, are one value of an entry.
+        self.assertEqual((columns, len(entry(1))), ([(COLUMNS + 2,)], COLUMNS + 1))
 
-    def test_columns_that_are_never_set_and_missing_texts_are_null(self) -> None:
-        segment = self.create(entry(1), (*entry(2, identity="alice")[:19], "reset", entry(2)[20]))
+    def test_columns_of_a_first_attempt_and_missing_texts_are_null(self) -> None:
+        second = entry(2, identity="alice")
+        segment = self.create(
+            entry(1), (*second[:19], "reset", *second[20:]), (*entry(3)[:-1], (1, 2))
+        )
         self.assertEqual(
             rows_of(
                 segment.path,
@@ -115,6 +119,7 @@ class SegmentTests(SegmentCase):
             [
                 (1, None, None, None, "GET", None, 1_500_000),
                 (2, None, None, "alice", "GET", "reset", 1_500_000),
+                (3, 1, 2, None, "GET", None, 1_500_000),
             ],
         )
 
