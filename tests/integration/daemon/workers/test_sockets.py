@@ -15,13 +15,13 @@ from twisted.internet.protocol import Factory, Protocol
 
 from natproxy.daemon.listening import ListeningEndpoint
 from natproxy.daemon.service import StartupError
-from natproxy.daemon.workers.sockets import (
+from natproxy.daemon.workers.listening import (
     OpenEndpoint,
     SocketOpener,
-    adopt,
     open_endpoint,
     reuseport_sockets,
 )
+from natproxy.daemon.workers.sockets import adopt
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 CLIENTS = 64
