@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol, cast
 
 from twisted.internet.interfaces import IReactorFDSet
 
-from natproxy.counts import byte_count
 from natproxy.relay.descriptors import WatchedDescriptor
 from natproxy.relay.job import PeerGone, SocketJob, SocketRelay, SourceShort
 from natproxy.relay.low_water import LowWater
@@ -127,7 +126,7 @@ class SpliceRelay(SocketRelay):
     def source_lost(self) -> None:
         """Fail, because no more bytes will be received."""
         if self._running:
-            self._fail(SourceShort(byte_count(self._body.remaining)))
+            self._fail(SourceShort(f"{self._body.remaining} bytes"))
 
     def take_turn(self) -> None:
         """Empty the pipe, if one is held; else move a slice."""
@@ -258,7 +257,7 @@ class SpliceRelay(SocketRelay):
         if isinstance(error, BlockingIOError):
             self._continue()
         else:
-            missing = f"{byte_count(self._body.remaining)} ({error.strerror or error})"
+            missing = f"{self._body.remaining} bytes ({error.strerror or error})"
             self._fail(SourceShort(missing))
 
     def _empty_pipe(self) -> bool:
