@@ -19,7 +19,7 @@ from threading import Event
 from typing import Any
 
 from benchmarks.journal import START as FIRST
-from benchmarks.journal import Times, make, row, timed
+from benchmarks.journal import Times, history_row, make, row, timed
 from benchmarks.machine import facts
 from natproxy.journal.postgres.connection import connect
 from natproxy.journal.postgres.migrate import migrate
@@ -159,15 +159,7 @@ def history_rows(url: str, load: Load) -> Iterator[str]:
         ("a client in a day", HistoryQuery("client 10.0.99.7", middle, middle + DAY)),
     ):
         with closing(FleetJournal(url)) as journal:
-            start = time.perf_counter()
-            records = journal.history(query)
-            next(records, None)
-            first = time.perf_counter() - start
-            for _ in range(99):
-                next(records, None)
-            hundredth = time.perf_counter() - start
-            records.close()  # type: ignore[attr-defined]
-        yield f"| {name} | {first * 1000:.0f} | {hundredth * 1000:.0f} |"
+            yield history_row(name, journal.history(query))
 
 
 def shipped(url: str, rows: int) -> Times:

@@ -10,11 +10,11 @@ Without the setting ``log``, twistd writes its own log, which has whole seconds.
 
 from twisted.internet import reactor
 
+from natproxy.daemon.application import exit_on_error, make_application
 from natproxy.daemon.config import without_options
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.fileserver import make_file_server
 from natproxy.daemon.log_options import open_log
-from natproxy.daemon.application import exit_on_error, make_application
 
 with exit_on_error("fileserver.tac"):
     config = without_options(FileServerConfig.load())

@@ -10,11 +10,11 @@ Without the setting ``log``, twistd writes its own log, which has whole seconds.
 
 from twisted.internet import reactor
 
+from natproxy.daemon.application import exit_on_error, make_application
 from natproxy.daemon.config import without_options
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.log_options import open_log
 from natproxy.daemon.proxy import make_proxy
-from natproxy.daemon.application import exit_on_error, make_application
 
 with exit_on_error("natproxy.tac"):
     config = without_options(ProxyConfig.load())

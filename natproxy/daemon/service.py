@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
@@ -95,6 +95,17 @@ class Companion(Protocol):
 
     async def stop(self) -> None:
         """Close everything; all clients of the daemon have finished."""
+        ...
+
+
+class MasterCompanion(Companion, Protocol):
+    """What shows a daemon of several processes."""
+
+    def inheritable(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what its successor in the program needs that this one executes, as JSON.
+
+        :return: with the descriptors of which it is.
+        """
         ...
 
 

@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from twisted.python.failure import Failure
+
 from natproxy.daemon.config import DaemonConfig
-from natproxy.daemon.workers.member import LaunchedAs, Worker
-from natproxy.daemon.workers.pool import Pool
+from natproxy.daemon.places import PlaceError, default_path, explicit_control
+from natproxy.daemon.service import StartupError
+from natproxy.daemon.workers.listening import OpenEndpoint
+from natproxy.daemon.workers.member import LaunchedAs, StartFailed, Worker
+from natproxy.daemon.workers.pool import START, Pool
 from natproxy.daemon.workers.process import Launched, WorkerProcess
-from natproxy.daemon.workers.sockets import OpenEndpoint
 from natproxy.daemon.workers.state import State
-from natproxy.records.places import LOCK_SUFFIX, SOCKET_SUFFIX
+from natproxy.records.places import LOCK_SUFFIX, NONE, SOCKET_SUFFIX
+
+GENERATIONS = 3
+"""Generations of workers that may run: of an older one, the connections are drained."""
 
 
 class Generation:
@@ -39,6 +46,56 @@ class Generation:
     def use_effective(self) -> None:
         """Start further workers with the settings that are in effect."""
         self.config = None
+
+
+def retire_older(pools: Sequence[Pool], config: DaemonConfig) -> None:
+    """Make the workers of older generations accept no more, now that newer ones serve.
+
+    :param pools: the oldest first.
+    :param config: the new settings.
+    """
+    for pool in pools:
+        # Others were retired by an earlier reload.
+        if pool.replacing:
+            pool.retire(config.reload_drain or None)
+    for pool in pools[: -(GENERATIONS - 1)]:
+        pool.drain(config.drain)
+
+
+def control_of_workers(config: DaemonConfig, name: str) -> str | None:
+    """Return the path from which those of the workers follow; ``None`` if they have none.
+
+    The master reads from them for its web endpoints, too.
+
+    :param name: of the daemon.
+    """
+    if config.control == NONE and not config.web:
+        return None
+    path = explicit_control(config)
+    if path is None:
+        try:
+            path = default_path(os.environ, os.geteuid(), name)
+        except PlaceError:
+            # The companion has logged the reason.
+            return None
+    return path
+
+
+def free_control(control: str | None, number: int, taken: Container[str | None]) -> str | None:
+    """Return a path for a worker's control socket that no other worker has.
+
+    :param control: of `control_of_workers`.
+    :param number: of the worker.
+    :param taken: the paths of the others.
+    """
+    if control is None:
+        return None
+    stem = control.removesuffix(SOCKET_SUFFIX)
+    path, again = f"{stem}.w{number}{SOCKET_SUFFIX}", 0
+    while path in taken:
+        again += 1
+        path = f"{stem}.w{number}.{again}{SOCKET_SUFFIX}"
+    return path
 
 
 def remove_control(worker: Worker) -> None:
@@ -76,6 +133,24 @@ class Wait:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._closed: set[Worker] = set()
+
+    def until_started(self, now: Callable[[], float]) -> None:
+        """Start them, and wait until all of them serve.
+
+        :param now: returns monotonic seconds.
+        :raises StartupError: if one cannot start, or takes too long.
+        """
+        failures: list[Failure] = []
+        started: list[None] = []
+        self._pool.start().addCallbacks(started.append, failures.append)
+        deadline = now() + START
+        while not started and not failures:
+            if now() > deadline:
+                raise StartupError(f"the workers have not started within {START:g} s")
+            self.once()
+        if failures:
+            failures[0].trap(StartFailed)
+            raise StartupError(failures[0].getErrorMessage())
 
     def once(self, seconds: float = 0.05) -> None:
         """Receive what workers have sent, and note which have ended.

@@ -7,10 +7,9 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from time import time
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from natproxy import __version__
 from natproxy.daemon.config import DaemonConfig
@@ -18,45 +17,44 @@ from natproxy.daemon.descriptors import raise_limit
 from natproxy.daemon.endpoints import listening_endpoints
 from natproxy.daemon.log_options import LogChoice
 from natproxy.daemon.logfile import LogWriter
-from natproxy.daemon.places import PlaceError, default_path, explicit_control, name_of
+from natproxy.daemon.places import name_of
 from natproxy.daemon.reload import LiveSettings
-from natproxy.daemon.service import Companion, DaemonService, DrainingService, Phase, StartupError
+from natproxy.daemon.service import (
+    DaemonService,
+    DrainingService,
+    MasterCompanion,
+    Phase,
+    StartupError,
+)
 from natproxy.daemon.workers.channel import connect
 from natproxy.daemon.workers.code import fingerprint
 from natproxy.daemon.workers.generation import (
     Generation,
     Wait,
+    control_of_workers,
+    free_control,
     remove_control,
     resumed_sockets,
     resumed_worker,
+    retire_older,
 )
-from natproxy.daemon.workers.handover import EXECUTION, Identity, unblock_signals
+from natproxy.daemon.workers.handover import (
+    EXECUTION,
+    Identity,
+    unblock_signals,
+)
+from natproxy.daemon.workers.listening import OpenEndpoint, SocketOpener, open_endpoints
 from natproxy.daemon.workers.logs import WorkerLog, log_events
-from natproxy.daemon.workers.member import LaunchedAs, StartFailed, Worker
-from natproxy.daemon.workers.pool import START, Pool
+from natproxy.daemon.workers.member import LaunchedAs, Worker
+from natproxy.daemon.workers.pool import Pool
 from natproxy.daemon.workers.process import Launched, launch
 from natproxy.daemon.workers.record import LogRecord, WorkerRecord
-from natproxy.daemon.workers.sockets import OpenEndpoint, SocketOpener, open_endpoint
 from natproxy.daemon.workers.state import State
-from natproxy.records.places import NONE, SOCKET_SUFFIX
+from natproxy.records.places import NONE
 from natproxy.server.threads import Threads
-
-GENERATIONS = 3
-"""Generations of workers that may run: of an older one, the connections are drained."""
 
 KILL = 30.0
 """Seconds beyond the time to drain after which the workers that are left are killed."""
-
-
-class MasterCompanion(Companion, Protocol):
-    """What shows a master."""
-
-    def inheritable(self) -> tuple[dict[str, Any], list[int]]:
-        """Return what its successor in the program needs that this one executes, as JSON.
-
-        :return: with the descriptors of which it is.
-        """
-        ...
 
 
 class MasterService(DaemonService):
@@ -187,7 +185,7 @@ class MasterService(DaemonService):
         if self.phase is not Phase.LISTENING:
             self.privilegedStartService()
         try:
-            self._control = self._control_path()
+            self._control = control_of_workers(self._config, self.daemon_name)
             if self.companion is not None:
                 self.companion.start()
             if self._resumed is None:
@@ -257,18 +255,8 @@ class MasterService(DaemonService):
         :raises SettingError: if an endpoint is malformed.
         """
         opener = SocketOpener(self._reactor, self.count)
-        kept = {one.description: one for one in self._sockets}
-        opened: list[OpenEndpoint] = []
-        try:
-            for endpoint in listening_endpoints(opener, config):
-                one = kept.pop(endpoint.description, None)
-                if one is None:
-                    one = open_endpoint(opener, endpoint, config.label("listen"))
-                opened.append(one)
-        except BaseException:
-            self.close_unused(opened)
-            raise
-        return opened
+        endpoints = listening_endpoints(opener, config)
+        return open_endpoints(opener, endpoints, self._sockets, config.label("listen"))
 
     def close_unused(self, sockets: Sequence[OpenEndpoint]) -> None:
         """Close those of some sockets that the daemon does not listen on."""
@@ -291,40 +279,13 @@ class MasterService(DaemonService):
         if self.companion is not None:
             self.companion.cancel_start()
 
-    def _control_path(self) -> str | None:
-        """Return the path from which those of the workers follow; ``None`` if they have none.
-
-        The master reads from them for its web endpoints, too.
-        """
-        if self._config.control == NONE and not self._config.web:
-            return None
-        path = explicit_control(self._config)
-        if path is None:
-            try:
-                path = default_path(os.environ, os.geteuid(), self.daemon_name)
-            except PlaceError:
-                # The companion has logged the reason.
-                return None
-        return path
-
     def _start_workers(self) -> None:
         """Start the first workers, and wait until they serve: the reactor does not run yet.
 
         :raises StartupError: if one cannot start.
         """
         pool = self.new_pool(Generation(0, self._sockets))
-        failures: list[Failure] = []
-        started: list[None] = []
-        pool.start().addCallbacks(started.append, failures.append)
-        wait = Wait(pool)
-        deadline = self._reactor.seconds() + START
-        while not started and not failures:
-            if self._reactor.seconds() > deadline:
-                raise StartupError(f"the workers have not started within {START:g} s")
-            wait.once()
-        if failures:
-            failures[0].trap(StartFailed)
-            raise StartupError(failures[0].getErrorMessage())
+        Wait(pool).until_started(self._reactor.seconds)
         pool.attach()
 
     def new_pool(self, generation: Generation) -> Pool:
@@ -338,7 +299,7 @@ class MasterService(DaemonService):
 
     def _launch_worker(self, generation: Generation, number: int) -> LaunchedAs:
         boot = secrets.token_hex(8)
-        control = self._worker_control(number)
+        control = free_control(self._control, number, {worker.control for worker in self})
         record = WorkerRecord(
             kind=self.kind,
             number=number,
@@ -354,18 +315,6 @@ class MasterService(DaemonService):
             modes=self.modes,
         )
         return LaunchedAs(boot, control, self._launch(record))
-
-    def _worker_control(self, number: int) -> str | None:
-        """Return a path for a worker's control socket that no other worker has."""
-        if self._control is None:
-            return None
-        stem = self._control.removesuffix(SOCKET_SUFFIX)
-        taken = {worker.control for worker in self}
-        path, again = f"{stem}.w{number}{SOCKET_SUFFIX}", 0
-        while path in taken:
-            again += 1
-            path = f"{stem}.w{number}.{again}{SOCKET_SUFFIX}"
-        return path
 
     def worker_config(self, config: DaemonConfig, control: str | None) -> DaemonConfig:
         """Return the settings of a worker, which is observed through its control socket only."""
@@ -390,13 +339,7 @@ class MasterService(DaemonService):
         self.ports = list(sockets)
         self.addresses = tuple(one.address for one in sockets)
         self.code = code
-        older = [one for one in self._pools if one is not pool]
-        for one in older:
-            # Others were retired by an earlier reload.
-            if one.replacing:
-                one.retire(config.reload_drain or None)
-        for one in older[: -(GENERATIONS - 1)]:
-            one.drain(config.drain)
+        retire_older([one for one in self._pools if one is not pool], config)
         self.close_unused(before)
 
     def _resume(self, state: Mapping[str, Any]) -> None:
@@ -413,14 +356,6 @@ class MasterService(DaemonService):
 
     def state(self) -> tuple[dict[str, Any], list[int]]:
         """Return what the program needs that this one executes, and its descriptors."""
-        pools = [
-            {
-                "generation": pool.generation,
-                "serving": pool.replacing,
-                "workers": [worker.json() for worker in pool],
-            }
-            for pool in self._pools
-        ]
         sockets = [(*one.inherited(), one.path) for one in self._sockets]
         observation: dict[str, Any] = {}
         descriptors: list[int] = []
@@ -433,14 +368,13 @@ class MasterService(DaemonService):
             "count": self.count,
             "modes": self.modes,
             "code": self.code,
-            "pools": pools,
+            "pools": [pool.json() for pool in self._pools],
             "sockets": sockets,
             "observation": observation,
         }
         descriptors += [number for one in self._sockets for number in one.inherited().descriptors]
-        for pool in self._pools:
-            for worker in pool:
-                descriptors += worker.descriptors()
+        for worker in self:
+            descriptors += worker.descriptors()
         return state, descriptors
 
     def _pool_ended(self, pool: Pool) -> None:

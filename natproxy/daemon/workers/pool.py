@@ -152,6 +152,14 @@ class Pool:
         """Whether workers that end are replaced."""
         return self._state is PoolState.SERVING
 
+    def json(self) -> dict[str, Any]:
+        """Return what the program needs that takes them; see `resume`."""
+        return {
+            "generation": self.generation,
+            "serving": self.replacing,
+            "workers": [worker.json() for worker in self],
+        }
+
     def attach(self) -> None:
         """Have the reactor serve all of them from now on, and check their heartbeats."""
         for worker in self:

@@ -25,11 +25,11 @@ from natproxy.daemon.workers.channel import Message
 from natproxy.daemon.workers.code import fingerprint
 from natproxy.daemon.workers.generation import Generation
 from natproxy.daemon.workers.handover import EXECUTION, Identity, execute
+from natproxy.daemon.workers.listening import OpenEndpoint, SocketOpener
 from natproxy.daemon.workers.master import MasterService
 from natproxy.daemon.workers.member import StartFailed, Worker
 from natproxy.daemon.workers.pool import Pool
 from natproxy.daemon.workers.record import config_members
-from natproxy.daemon.workers.sockets import OpenEndpoint, SocketOpener
 from natproxy.daemon.workers.state import State
 from natproxy.server.threads import Threads
 from natproxy.settings import SettingError

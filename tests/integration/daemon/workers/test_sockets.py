@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet import reactor
@@ -15,13 +15,13 @@ from twisted.internet.protocol import Factory, Protocol
 
 from natproxy.daemon.listening import ListeningEndpoint
 from natproxy.daemon.service import StartupError
-from natproxy.daemon.workers.sockets import (
+from natproxy.daemon.workers.listening import (
     OpenEndpoint,
     SocketOpener,
-    adopt,
     open_endpoint,
     reuseport_sockets,
 )
+from natproxy.daemon.workers.sockets import InheritedEndpoint, adopt, open_or_adopt
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 CLIENTS = 64
@@ -155,6 +155,58 @@ def test_worker_that_stops_listening_shuts_nothing_down(
         client.close()
         port.stopReading()
         port.connectionLost(None)
+
+
+def socket_of(descriptor: str) -> str:
+    """Return what a descriptor of this process is: ``socket:[123]``."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_endpoint_of_the_program_before_stays_open(tmp_path: Path, kind: str) -> None:
+    description = LOOPBACK if kind == "tcp" else f"unix:{tmp_path / 'a'}"
+    endpoints: Any = [ListeningEndpoint(cast(Any, reactor), description)]
+    factory = Factory.forProtocol(Greeting)
+    (port,) = open_or_adopt(reactor, endpoints, {}, factory, "--web")
+    before: Any = port
+    before.stopReading()
+    address = before.socket.getsockname()
+    client = socket.socket(before.addressFamily)
+    client.connect(address)
+    client.setblocking(False)
+    identity = socket_of(str(before.fileno()))
+    descriptors = tuple(os.dup(before.fileno()) for _ in range(2))
+    inherited = {
+        each: InheritedEndpoint(each, before.addressFamily, (descriptor,))
+        for each, descriptor in zip((description, "of no setting"), descriptors, strict=True)
+    }
+    if kind == "unix":
+        # Its file would be removed.
+        del inherited["of no setting"]
+        os.close(descriptors[1])
+    (port,) = open_or_adopt(reactor, endpoints, inherited, factory, "--web")
+    before.socket.close()
+    received = bytearray()
+
+    def read() -> bool:
+        try:
+            received.extend(client.recv(1))
+        except BlockingIOError:
+            return False
+        return True
+
+    iterate_until(read)
+    assert received == b"1"
+    client.close()
+    adopted: Any = port
+    adopted.stopReading()
+    adopted.connectionLost(None)
+    # Neither the one that was used nor the one that was not stays open.
+    assert identity not in map(socket_of, os.listdir("/proc/self/fd"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def iterate_until(condition: Any) -> None:

@@ -16,12 +16,13 @@ from natproxy.daemon.log_options import LogChoice
 from natproxy.daemon.reload import TIMEOUT, LiveSettings, Reloader, Result
 from natproxy.daemon.service import DrainingService, Phase
 from natproxy.daemon.workers.generation import Generation
+from natproxy.daemon.workers.listening import OpenEndpoint
 from natproxy.daemon.workers.master import MasterService
 from natproxy.daemon.workers.member import Worker
 from natproxy.daemon.workers.process import Launched
 from natproxy.daemon.workers.record import WorkerRecord, config_of
 from natproxy.daemon.workers.reload import Next, Workers, reload_together
-from natproxy.daemon.workers.sockets import InheritedEndpoint, OpenEndpoint
+from natproxy.daemon.workers.sockets import InheritedEndpoint
 from natproxy.server.factory import CommandFactory
 from tests.support.daemons import at_once
 from tests.support.workers import PlayedProcess
