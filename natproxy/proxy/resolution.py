@@ -70,7 +70,7 @@ class AddressCache:
         :param addressTypes: ignored: the addresses are those of both families.
         :param transportSemantics: ignored: they are those of TCP.
         """
-        addresses = self.known(hostName, portNumber)
+        addresses = self.usable(hostName, portNumber)
         if addresses:
             _deliver(resolutionReceiver, addresses, hostName)
         else:
@@ -80,7 +80,7 @@ class AddressCache:
                 name.look_up(self._seconds)
         return _Resolution(hostName)
 
-    def known(self, host: str, port: int) -> Sequence[Any]:
+    def usable(self, host: str, port: int) -> Sequence[Any]:
         """Return the addresses that connections to a name use now, in the order to try them.
 
         A look-up that is due begins.
