@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
 from twisted.internet import error
 from twisted.internet.abstract import isIPAddress
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import (
@@ -80,6 +81,75 @@ class EndpointConnector:
         return cancel
 
 
+class NamedTCPConnector:
+    """Connects to a host that is known by name: by the fast connect, if that succeeds.
+
+    If the address that is to be tried first is one of IPv4, it is connected to as a numeric one. If
+    that fails, or takes longer than `ATTEMPT_DELAY`, all addresses are tried (RFC 8305).
+
+    :param addresses: returns the addresses, in the order to try them; none if they are not known.
+    :param every: connects to all of them.
+    :param sources: local addresses to connect from; ``None`` to let the kernel choose.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorFDSet,
+        addresses: Callable[[], Sequence[Any]],
+        every: EndpointConnector,
+        sources: Sources | None,
+    ) -> None:
+        self.timeout = every.timeout
+        self.sources = sources
+        self._reactor = reactor
+        self._addresses = addresses
+        self._every = every
+
+    def connect(self, factory: ConnectionFactory) -> Callable[[], object]:
+        """Begin to connect; see `Connector`."""
+        addresses = self._addresses()
+        first = addresses[0] if addresses else None
+        if not isinstance(first, IPv4Address):
+            return self._every.connect(factory)
+        alone = len(addresses) == 1
+        timeout = self.timeout if alone else min(ATTEMPT_DELAY, self.timeout)
+        connector = TCPConnector(self._reactor, first.host, first.port, timeout, self.sources)
+        if alone:
+            return connector.connect(factory)
+        attempt = _FirstAttempt(factory, self._every)
+        attempt.begin(connector)
+        return attempt.cancel
+
+
+class _FirstAttempt:
+    """The attempt to connect to the first address; all of them are tried if it fails."""
+
+    def __init__(self, factory: ConnectionFactory, every: EndpointConnector) -> None:
+        self._factory = factory
+        self._every = every
+        self._cancel: Callable[[], object] | None = None
+
+    def begin(self, connector: Connector) -> None:
+        """Begin to connect to the first address."""
+        cancel = connector.connect(self)
+        # It may have failed by now.
+        if self._cancel is None:
+            self._cancel = cancel
+
+    def cancel(self) -> None:
+        """Cancel the attempt that is under way."""
+        if self._cancel is not None:
+            self._cancel()
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Return the protocol of the connection to the first address."""
+        return self._factory.buildProtocol(addr)
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        """Try all addresses."""
+        self._cancel = self._every.connect(self._factory)
+
+
 def connector_for(
     description: str,
     endpoint: IStreamClientEndpoint,
@@ -116,7 +186,11 @@ def connector_for(
         )
     at = _NAMED.match(description)
     prefer = None if names is None or at is None else partial(names.prefer, at[1], int(at[2]))
-    return EndpointConnector(endpoint, cast(IReactorTime, reactor), timeout, prefer)
+    connector = EndpointConnector(endpoint, cast(IReactorTime, reactor), timeout, prefer)
+    if named and names is not None and IReactorFDSet.providedBy(reactor):
+        addresses = partial(names.known, named[1], int(named[2]))
+        return NamedTCPConnector(reactor, addresses, connector, sources)
+    return connector
 
 
 def connecting_reactor(

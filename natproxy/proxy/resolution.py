@@ -70,23 +70,40 @@ class AddressCache:
         :param addressTypes: ignored: the addresses are those of both families.
         :param transportSemantics: ignored: they are those of TCP.
         """
-        name = self._names.get((hostName, portNumber))
+        addresses = self.known(hostName, portNumber)
+        if addresses:
+            _deliver(resolutionReceiver, addresses, hostName)
+        else:
+            name = self._name(hostName, portNumber)
+            name.receivers.append(resolutionReceiver)
+            if name.looking_since is None:
+                name.look_up(self._seconds)
+        return _Resolution(hostName)
+
+    def known(self, host: str, port: int) -> Sequence[Any]:
+        """Return the addresses that connections to a name use now, in the order to try them.
+
+        A look-up that is due begins.
+
+        :return: none if the result of a look-up has to be awaited.
+        """
+        name, now = self._name(host, port), self._seconds()
+        age, since = now - name.looked_up, name.looking_since
+        hangs = since is not None and now - since >= PATIENCE
+        if not self.interval or not (age < 2 * self.interval or hangs):
+            return ()
+        addresses = name.addresses
+        if addresses and age >= self.interval and since is None:
+            name.look_up(self._seconds)
+        return addresses
+
+    def _name(self, host: str, port: int) -> _Name:
+        name = self._names.get((host, port))
         if name is None:
-            name = _Name(hostName, portNumber, self._resolver)
-            self._names[hostName, portNumber] = name
+            name = self._names[host, port] = _Name(host, port, self._resolver)
             if len(self._names) > MOST_NAMES:
                 del self._names[next(iter(self._names))]
-        now = self._seconds()
-        age = now - name.looked_up
-        looking = name.looking_since is not None
-        hangs = name.looking_since is not None and now - name.looking_since >= PATIENCE
-        if name.addresses and self.interval and (age < 2 * self.interval or hangs):
-            _deliver(resolutionReceiver, name.addresses, hostName)
-        else:
-            name.receivers.append(resolutionReceiver)
-        if not looking and (name.receivers or age >= self.interval):
-            name.look_up(self._seconds)
-        return _Resolution(hostName)
+        return name
 
     def known(self, place: str) -> tuple[str, ...]:
         """Return the addresses of ``HOST:PORT``, as they are tried; none if none is known."""

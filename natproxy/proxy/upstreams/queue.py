@@ -146,11 +146,19 @@ class CommandQueue:
                 break
             served += 1
             self.remove(waiter)
-            try:
-                waiter.proceed()
-            except Exception:
-                self._log.failure("a command that has waited failed")
+            self._proceed(waiter)
         self.serving = False
+
+    def _proceed(self, waiter: Waiter) -> None:
+        """Let a command proceed; an unexpected exception stops no other command."""
+        try:
+            waiter.proceed()
+        except Exception:
+            self._log.failure("a command that has waited failed")
+            try:
+                waiter.refuse("an unexpected error, which the proxy has logged")
+            except Exception:
+                self._log.failure("a command that has waited cannot be refused")
 
     def _expire(self, waiter: Waiter) -> None:
         self.remove(waiter)

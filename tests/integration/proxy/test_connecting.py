@@ -23,11 +23,19 @@ from natproxy.address import Address
 from natproxy.nat import Registered
 from natproxy.proxy.endpoint import EndpointConnector, connector_for
 from natproxy.proxy.failure import explain
+from natproxy.proxy.resolution import AddressCache
 from natproxy.proxy.tcp import TCPConnector
 from natproxy.proxy.transport import UpstreamTransport
 from tests.support.doubles import PlayedEndpoint
 from tests.support.logged_errors import LoggedErrorsCase
-from tests.support.loopback import client_of, file_server, listening, proxy_to
+from tests.support.loopback import (
+    HOST,
+    client_of,
+    file_server,
+    listening,
+    proxy_to,
+    unanswered_port,
+)
 from tests.support.resolver import PlayedResolver
 
 
@@ -278,3 +286,93 @@ class ChoiceTests(SynchronousTestCase):
         cancel()
         self.assertTrue(endpoint.last.cancelled)
         self.assertEqual((factory.calls, clock.getDelayedCalls()), (0, []))
+
+
+class NamedCase:
+    """A name with several addresses of this host, and a listener on the last one.
+
+    :ivar connector: to the name.
+    :ivar listener: of the last address.
+    """
+
+    def __init__(self, *hosts: str, port: int = 0, timeout: float = 5.0) -> None:
+        self.listener = socket.create_server((hosts[-1], port))
+        self.port: int = self.listener.getsockname()[1]
+        self.names = AddressCache(lambda: PlayedResolver(*hosts), reactor.seconds)
+        description = f"tcp:files.example:{self.port}"
+        endpoint = clientFromString(reactor, description)
+        self.connector = connector_for(description, endpoint, reactor, timeout, names=self.names)
+
+    async def connected(self) -> tuple[str, type]:
+        """Connect; return the address that is connected to, and the class of the transport."""
+        factory = Recorder()
+        self.connector.connect(factory)
+        protocol = await factory.ended
+        transport = protocol.transport
+        lost: Deferred[None] = Deferred()
+        protocol.connectionLost = lambda _: lost.callback(None)
+        transport.abortConnection()
+        await lost
+        return transport.getPeer().host, type(transport)
+
+
+@pytest_twisted.ensureDeferred
+async def test_name_is_connected_to_by_the_fast_connect_when_its_addresses_are_known() -> None:
+    case = NamedCase("127.0.0.1")
+    with case.listener:
+        host, first = await case.connected()
+        assert (host, first is UpstreamTransport) == ("127.0.0.1", False)
+        assert await case.connected() == ("127.0.0.1", UpstreamTransport)
+
+
+@pytest_twisted.ensureDeferred
+async def test_other_addresses_are_tried_if_the_first_one_refuses() -> None:
+    case = NamedCase("127.0.0.2", "127.0.0.1")
+    with case.listener:
+        # Now the first one is preferred, though nothing listens there.
+        await case.connected()
+        case.names.prefer("files.example", case.port, "127.0.0.2")
+        host, transport = await case.connected()
+        assert (host, transport is UpstreamTransport) == ("127.0.0.1", False)
+        assert await case.connected() == ("127.0.0.1", UpstreamTransport)
+
+
+@pytest_twisted.ensureDeferred
+async def test_other_addresses_are_tried_if_the_first_one_does_not_accept() -> None:
+    with unanswered_port() as port:
+        case = NamedCase(HOST, "127.0.0.2", port=port)
+        with case.listener:
+            await case.connected()
+            case.names.prefer("files.example", port, HOST)
+            host, _ = await case.connected()
+            assert host == "127.0.0.2"
+
+
+@pytest_twisted.ensureDeferred
+async def test_named_attempt_is_cancelled() -> None:
+    with unanswered_port() as port:
+        for hosts in ([HOST], [HOST, "127.0.0.2"]):
+            names = AddressCache(lambda hosts=hosts: PlayedResolver(*hosts), reactor.seconds)
+            description = f"tcp:files.example:{port}"
+            endpoint = clientFromString(reactor, description)
+            connector = connector_for(description, endpoint, reactor, 0.05, names=names)
+            for _ in range(2):
+                # The first time, the addresses are not known yet.
+                cancelled, failed = Recorder(), Recorder()
+                connector.connect(cancelled)()
+                # It ends later than the one that is cancelled would have.
+                connector.connect(failed)
+                await failed.ended
+                assert (cancelled.calls, failed.calls) == (0, 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_name_of_which_no_address_accepts() -> None:
+    for hosts in (["127.0.0.1"], ["127.0.0.2", "127.0.0.1"]):
+        case = NamedCase(*hosts)
+        with case.listener:
+            await case.connected()
+        factory = Recorder()
+        case.connector.connect(factory)
+        (failure,) = await factory.ended
+        assert explain(failure, 5.0).message == "the server refuses connections"

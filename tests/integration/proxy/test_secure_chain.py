@@ -34,6 +34,7 @@ from natproxy.daemon.parts import prepare_certificates
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
+from natproxy.proxy.upstreams import Health, State
 from natproxy.server.certificate import identity_of
 from natproxy.settings import SettingError
 from tests.support import version1
@@ -417,3 +418,31 @@ async def test_header_of_a_load_balancer_is_before_tls(places: Places) -> None:
                     return received, addresses
 
         assert await deferToThread(read) == (b"OK 1\n1", [Address("192.0.2.7", 4711)])
+
+
+@pytest.mark.parametrize("header", [False, True], ids=["bare", "header"])
+@pytest_twisted.ensureDeferred
+async def test_health_check_verifies_the_server(places: Places, header: bool) -> None:
+    server = file_server(places.files)
+    prefix = "haproxy:" if header else ""
+    async with listening_tls(server, places.server, prefix=prefix) as (behind, _):
+        for trusted in (True, False):
+            options = (f"trustRoots={places.authority.ca}",) if trusted else ()
+            proxy = secure_proxy(behind, *options)
+            upstreams = proxy.resources.upstreams
+            (upstream,) = upstreams
+            upstreams.use(sole(upstream.connector, header=header))
+            upstreams.set_health(Health(interval=0.05, fall=1))
+            (upstream,) = upstreams
+            proxy.start()
+            await eventually(lambda upstream=upstream: upstream.checks > 1, "two checks")
+            upstreams.stop()
+            if trusted:
+                assert upstream.last_error is None
+                assert upstream.abilities is not None
+                assert upstream.abilities.version == 2
+            else:
+                assert upstream.state is State.DOWN
+                assert upstream.last_error is not None
+                assert upstream.last_error.startswith("there is no TLS with the server: ")
+        await eventually(lambda: not server.connections, "no connection is left")

@@ -163,6 +163,23 @@ class NamesTests(SynchronousTestCase):
             self.assertEqual(waiting.hosts, [f"10.0.0.{number}"])
         self.assertEqual(len(self.resolver.asked), 3)
 
+    def test_known_addresses(self) -> None:
+        self.assertEqual(self.names.known("files.example", 9001), ())
+        self.assertEqual(self.resolver.asked, [])
+        self.known("10.0.0.1")
+        self.clock.advance(30)
+        for _ in range(2):
+            (address,) = self.names.known("files.example", 9001)
+            self.assertEqual((address.host, address.port), ("10.0.0.1", 9001))
+        self.assertEqual(len(self.resolver.asked), 2)
+        self.clock.advance(30)
+        self.assertEqual(len(self.names.known("files.example", 9001)), 1)
+        self.resolver.found()
+        self.clock.advance(60)
+        self.assertEqual(self.names.known("files.example", 9001), ())
+        self.names.interval = 0
+        self.assertEqual(self.names.known("files.example", 9001), ())
+
     def test_families_alternate(self) -> None:
         first = self.connect()
         self.resolver.found("fd00::1", "fd00::2", "fd00::3", "10.0.0.1")

@@ -132,6 +132,17 @@ class QueueTests(LoggedErrorsCase):
         self.group["a"].end()
         self.group.clock.advance(0)
         self.assertEqual(self.flush(ZeroDivisionError), 1)
+        self.assertIn("unexpected", str(failing.result))
+        self.group.upstreams.queue.wake()
+        self.group.clock.advance(0)
+        self.assertEqual(other.result, "a")
+
+    def test_what_cannot_be_refused_either_is_logged(self) -> None:
+        failing, other = self.waiting(), self.waiting()
+        failing.proceed = failing.refuse = lambda *_: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+        self.group["a"].end()
+        self.group.clock.advance(0)
+        self.assertEqual(self.flush(ZeroDivisionError), 2)
         self.group.upstreams.queue.wake()
         self.group.clock.advance(0)
         self.assertEqual(other.result, "a")
