@@ -105,7 +105,7 @@ class AddressCache:
                 del self._names[next(iter(self._names))]
         return name
 
-    def known(self, place: str) -> tuple[str, ...]:
+    def hosts(self, place: str) -> tuple[str, ...]:
         """Return the addresses of ``HOST:PORT``, as they are tried; none if none is known."""
         host, _, port = place.rpartition(":")
         name = self._names.get((host, int(port))) if port.isdecimal() else None

@@ -48,6 +48,7 @@ PARSING = {
     "natproxy.cli.options",
     "natproxy.cli.output",
     "natproxy.cli.parsing",
+    "natproxy.cli.watching",
     *(type(command).__module__ for command in COMMANDS),
 }
 """What it takes to parse a command line, and to print help."""

@@ -81,11 +81,11 @@ class NamesTests(SynchronousTestCase):
         self.assertEqual(first.hosts, list(hosts))
 
     def test_known_addresses_are_shown(self) -> None:
-        self.assertEqual(self.names.known("files.example:9001"), ())
+        self.assertEqual(self.names.hosts("files.example:9001"), ())
         self.known("10.0.0.1", "10.0.0.2")
-        self.assertEqual(self.names.known("files.example:9001"), ("10.0.0.1", "10.0.0.2"))
+        self.assertEqual(self.names.hosts("files.example:9001"), ("10.0.0.1", "10.0.0.2"))
         for other in ("files.example:9002", "files.example", "[::1]:9001", "/run/files", ""):
-            self.assertEqual(self.names.known(other), ())
+            self.assertEqual(self.names.hosts(other), ())
 
     def test_connections_of_the_interval_use_one_look_up(self) -> None:
         first, second = self.connect(), self.connect()
