@@ -51,6 +51,8 @@ class NATTable:
 
     :param clock: returns monotonic seconds, as ``IReactorTime.seconds`` does.
     :param wall_clock: returns seconds since the epoch.
+    :ivar waiting: by the number of the command, those between two attempts: the last entry of each,
+        and what ends the command.
     """
 
     _log = Logger()
@@ -67,6 +69,7 @@ class NATTable:
         self._by_client: dict[ClientTransport, Held] = {}
         # Whether a port has ever had two entries: else they are in the order of their serials.
         self._shared = False
+        self.waiting: dict[int, tuple[NATEntry, Callable[[Outcome, str], object]]] = {}
         self._subscribers: Subscribers[Event] = Subscribers(ALL_KINDS)
         self._recorder: Recorder | None = None
         self._counters: tuple[Counter, ...] = ()

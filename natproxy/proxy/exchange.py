@@ -60,6 +60,8 @@ class Exchange:
     # The upstreams that have been tried, since the last body byte was received.
     _tried: tuple[Upstream, ...] = ()
     _losses = 0
+    # Of the last attempt that was connected.
+    _entry: NATEntry | None = None
     _schedule: Schedule | None = None
     # When no other attempt may begin, and the present one ends: seconds of the clock.
     _until = 0.0
@@ -119,6 +121,8 @@ class Exchange:
         """Note that the present attempt has a connection, with an entry in the table."""
         self.state = TRANSITIONS[self.state][_CONNECTED]
         self._connection = connection
+        if self.earlier is not None:
+            self.resources.table.waiting.pop(self.earlier.command, None)
 
     def body_begun(self, header: Header) -> None:
         """Note that a relay moves the body, and that the rest of it can be requested."""
@@ -251,8 +255,11 @@ class Exchange:
         else:
             number = earlier.command if earlier else entry.serial
             self.earlier = Earlier(number, count, passed + entry.relayed)
+            self._entry = entry
             table.remove(entry, Outcome.RETRIED, loss.reason or loss.message)
         if self.state is not State.ENDED:
+            if self._entry is not None:
+                table.waiting[self.earlier.command] = self._entry, self._kill
             self._begin_after(delay)
 
     def _begin_after(self, delay: float) -> None:
@@ -280,6 +287,11 @@ class Exchange:
             return
         self._cancel_wait()
         self._end_with(loss, None)
+
+    def _kill(self, outcome: Outcome, reason: str) -> None:
+        """End the command between two attempts."""
+        if not self.cancel(outcome, reason):
+            self.client.reply_broken_off(outcome)
 
     def _cancel_wait(self) -> None:
         """Cancel what an attempt that is not connected waits for: a connection, or an upstream."""
@@ -328,8 +340,9 @@ class Exchange:
     def _end(self) -> None:
         self.state = TRANSITIONS[self.state][_ENDED]
         self._connection = self._attempt = None
-        if self._timer is not None:
+        if self.earlier is not None:
             self._stop_timer()
+            self.resources.table.waiting.pop(self.earlier.command, None)
 
     def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None

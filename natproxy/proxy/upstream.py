@@ -362,10 +362,8 @@ class UpstreamProtocol(Protocol):
         self.fail(Loss(Kind.FINAL, Outcome.ERROR, text, BAD_GATEWAY, text))
 
     def _log_malformed(self, reason: str) -> None:
-        self._log_error(
-            "the upstream {upstream} is not understood: {reason} (command of {client})",
-            reason=reason,
-        )
+        text = "the upstream {upstream} is not understood: {reason} (command of {client})"
+        self._log_error(text, reason=reason)
 
     def _log_error(self, text: str, **fields: object) -> None:
         self._client.log.error(

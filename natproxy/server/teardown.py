@@ -223,6 +223,9 @@ class ClosingReceiver(SlicedLineReceiver):
     def body_took_too_long(self) -> None:
         """Abort the connection if the body is still being sent."""
         if self.command is not None and self._body_of == self.started_at:
+            if self.suspended or self._suspended_for:
+                self._extend_body()
+                return
             self.factory.disconnected[Expiry.BODY] += 1
             self.factory.log_long_body(self.log, self.client_address)
             self.abort(Outcome.TIMEOUT)

@@ -24,6 +24,7 @@ from natproxy.nat import TranslationKey
 from natproxy.protocol import (
     MAX_LINE,
     PROXY_ERROR,
+    UNAVAILABLE,
     VERSION_1,
     Abilities,
     AbilitiesReader,
@@ -138,8 +139,15 @@ class HealthCheck(ClientFactory):
 
     def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
         """Fail: there is no connection."""
-        if self.stage is Stage.CONNECTING:
-            self._fail(explain(reason, self._upstream.connector.timeout).message)
+        if self.stage is not Stage.CONNECTING:
+            return
+        _, code, message = explain(reason, self._upstream.connector.timeout)
+        if code == UNAVAILABLE:
+            # The proxy has no port or no descriptor left: the upstream is not to blame.
+            self._end()
+            self._ended()
+        else:
+            self._fail(message)
 
     # What the protocol calls.
 

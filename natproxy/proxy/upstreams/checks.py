@@ -56,6 +56,12 @@ class HealthChecks:
                 self._series[upstream] = series
                 series.start()
 
+    def forget(self, upstream: Upstream) -> None:
+        """Cancel the check of an upstream: another endpoint has its name from now on."""
+        series = self._series.pop(upstream, None)
+        if series is not None:
+            series.stop()
+
     def stop(self) -> None:
         """Cancel all checks."""
         self.running = False

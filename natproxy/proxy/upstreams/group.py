@@ -42,6 +42,7 @@ class Upstreams:
     :ivar health: when an upstream is down.
     :ivar checks: those of the upstreams.
     :ivar checking: whether they run; without them, no upstream is ever down.
+    :ivar eligible: those that are chosen from.
     :ivar common: what all that are chosen from support; ``None`` if there is one upstream only, or
         if it is not known.
     :ivar queue: the commands that wait for an upstream.
@@ -55,11 +56,10 @@ class Upstreams:
         self.checks = HealthChecks(clock)
         self.checking = False
         self.common: Abilities | None = None
-        self.seconds: Callable[[], float] = clock.seconds
+        self._clock = clock
         self.queue = CommandQueue(clock, self._has_place)
         self._members: tuple[Upstream, ...] = ()
-        # Those that are chosen from.
-        self._eligible: tuple[Upstream, ...] = ()
+        self.eligible: tuple[Upstream, ...] = ()
         # The only one, if it always has a place.
         self._only: Upstream | None = None
         # Those that support a verb, if others do not.
@@ -75,6 +75,18 @@ class Upstreams:
 
     def __len__(self) -> int:
         return len(self._members)
+
+    def seconds(self) -> float:
+        """Return the seconds of the clock."""
+        return self._clock.seconds()
+
+    def only(self, upstream: Upstream) -> Upstreams:
+        """Return a group that has this upstream alone, for a command that no other may execute."""
+        group = Upstreams(self._clock)
+        group.boot = self.boot
+        group._members = group.eligible = (upstream,)
+        group._only = upstream
+        return group
 
     def find(self, name: str) -> Upstream | None:
         """Return the upstream with a name; ``None`` if there is none."""
@@ -96,6 +108,7 @@ class Upstreams:
                 moved = member.description != target.description
                 member.use(target)
                 if moved:
+                    self.checks.forget(member)
                     member.reset("it has another endpoint")
             members.append(member)
         self._members = tuple(members)
@@ -126,7 +139,7 @@ class Upstreams:
         if self.queue.waiting and not self.queue.serving:
             # Those that wait are first.
             return None
-        candidates = self._eligible
+        candidates = self.eligible
         if self._by_verb:
             candidates = self._by_verb.get(command.verb, candidates)
         chosen = None
@@ -184,7 +197,7 @@ class Upstreams:
         """Note which upstreams are chosen from, after a change of any of them."""
         ready = tuple(each for each in self._members if each.mode is Mode.READY)
         up = tuple(each for each in ready if each.state is State.UP)
-        self._eligible = eligible = up or ready
+        self.eligible = eligible = up or ready
         self._limited = any(each.limit for each in eligible)
         sole = len(self._members) == 1 and len(eligible) == 1 and not self._limited
         self._only = eligible[0] if sole else None
@@ -192,6 +205,7 @@ class Upstreams:
         if len(self._members) > 1:
             self.common = common_abilities(filter(None, (each.abilities for each in eligible)))
         self._by_verb = _by_verb(eligible)
+        self.queue.open = bool(eligible)
         self._check()
         self.queue.wake()
 
@@ -208,7 +222,7 @@ class Upstreams:
                 each.reset("it is no longer checked")
 
     def _has_place(self, command: Command) -> bool:
-        candidates = self._by_verb.get(command.verb, self._eligible)
+        candidates = self._by_verb.get(command.verb, self.eligible)
         return any(not each.full for each in candidates)
 
     def _least_used(self, candidates: Sequence[Upstream]) -> Upstream | None:

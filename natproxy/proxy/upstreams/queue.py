@@ -26,6 +26,10 @@ EXAMINED = 128
 """Commands of which one turn examines whether an upstream has a place for them, at most."""
 
 
+NONE_OPEN = "no server takes commands: each is drained, or in maintenance"
+"""A reason of refusals."""
+
+
 class Waiter(Protocol):
     """A command that waits. One of the methods is called once, unless it is cancelled before."""
 
@@ -51,6 +55,7 @@ class CommandQueue:
     :ivar length: commands that may wait at the same time; 0 if none may.
     :ivar waiting: when each began to wait, in seconds of the clock, and what its deadline calls; in
         the order of arrival. Only the queue changes it.
+    :ivar open: whether an upstream takes commands, if it has a place; for the reasons of refusals.
     :ivar serving: whether commands leave the queue at this moment.
     :ivar waited: commands that have waited so far.
     :ivar full: commands that were refused so far because as many waited as may.
@@ -61,6 +66,7 @@ class CommandQueue:
 
     def __init__(self, clock: IReactorTime, placed: Callable[[Command], bool]) -> None:
         self.length = LENGTH
+        self.open = True
         self.serving = False
         self.waited = 0
         self.full = 0
@@ -95,7 +101,11 @@ class CommandQueue:
         waiting = len(self.waiting)
         if waiting >= self.length:
             self.full += 1
-            waiter.refuse(f"the servers are busy, and {waiting} commands wait for them")
+            if not self.open:
+                waiter.refuse(NONE_OPEN)
+            else:
+                others = f", and {waiting} commands wait for them" if waiting else ""
+                waiter.refuse(f"the servers are busy{others}")
             return
         self.waited += 1
         expire = partial(self._expire, waiter)
@@ -145,4 +155,5 @@ class CommandQueue:
     def _expire(self, waiter: Waiter) -> None:
         self.remove(waiter)
         self.expired += 1
-        waiter.refuse(f"the servers were busy for {self.timeout:g} s")
+        busy = f"the servers were busy for {self.timeout:g} s"
+        waiter.refuse(busy if self.open else NONE_OPEN)

@@ -86,7 +86,7 @@ async def test_busy_proxy_of_a_file_server_is_not_in_a_loop(tmp_path: Path) -> N
     factory = proxy_to(1)
     async with listening(server, factory) as (upstream, port):
         connect(factory, upstream)
-        factory.loops._send_probe()
+        factory.loops._send_probes()
         await eventually(lambda: factory.loops.state is State.CLEAR, "the probe is replied to")
         async with client_of(port) as client:
             client.send(b"DOWNLOAD a\n")

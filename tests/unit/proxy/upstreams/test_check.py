@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +19,8 @@ from zope.interface import directlyProvides
 from natproxy.protocol import EMPTY_RESPONSE, MAX_LINE, VERSION_1
 from natproxy.proxy.header import LOCAL, NO_HEADER_EXPECTED
 from natproxy.proxy.upstreams import Target, Upstream, Upstreams
-from natproxy.proxy.upstreams.check import HealthCheck, Stage
+from natproxy.proxy.upstreams.check import TRANSITIONS, HealthCheck, Stage
+from tests.support.state_diagrams import documented_diagrams, state_diagram
 from tests.support.upstreams import FEAT_REPLY, VERSION_2, PlayedConnector
 
 
@@ -50,6 +53,11 @@ class CheckCase(SynchronousTestCase):
         self.assertEqual(self.connected, set())
         if self.attempt.protocol is not None:
             self.assertTrue(self.attempt.wire.aborted)
+
+
+class DiagramTests(SynchronousTestCase):
+    def test_documentation_shows_the_table(self) -> None:
+        self.assertIn(state_diagram(TRANSITIONS, Stage.CONNECTING), documented_diagrams())
 
 
 class PassTests(CheckCase):
@@ -199,3 +207,14 @@ class EndTests(CheckCase):
         self.assertFalse(first.aborted)
         protocol.dataReceived(FEAT_REPLY)
         self.assert_ended(None)
+
+
+class OwnFailureTests(CheckCase):
+    def test_proxy_without_a_free_port_or_descriptor_blames_no_upstream(self) -> None:
+        for code in (errno.EADDRNOTAVAIL, errno.EMFILE):
+            self.prepare()
+            reason = error.getConnectError((code, os.strerror(code)))
+            self.attempt.factory.clientConnectionFailed(None, Failure(reason))
+            self.assertIs(self.check.stage, Stage.ENDED)
+            self.assertEqual((self.ended, self.upstream.checks), (1, 0))
+            self.assertEqual(self.clock.getDelayedCalls(), [])

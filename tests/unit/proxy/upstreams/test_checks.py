@@ -5,9 +5,9 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.address import Address
-from natproxy.proxy.upstreams import Health, Mode, State
+from natproxy.proxy.upstreams import Health, Mode, State, Target
 from natproxy.proxy.upstreams.checks import HealthChecks
-from tests.support.upstreams import FEAT_REPLY, PlayedGroup
+from tests.support.upstreams import FEAT_REPLY, PlayedConnector, PlayedGroup
 
 HEALTH = Health(interval=2, timeout=1, rise=2, fall=2, failures=3)
 
@@ -135,6 +135,16 @@ class ChangeTests(ChecksCase):
         self.assertFalse(self.group.connectors["a"].last.cancelled)
         self.clock.advance(0)
         self.assertEqual([self.attempts(name) for name in "abc"], [1, 1, 1])
+
+    def test_other_endpoint_is_checked_at_once(self) -> None:
+        self.clock.advance(0)
+        old, connector = self.group.connectors["a"], PlayedConnector()
+        self.group.upstreams.use([Target("a", "tcp:other:1", connector)])
+        self.assertTrue(old.last.cancelled)
+        self.clock.advance(0)
+        self.assertEqual((len(old.attempts), len(connector.attempts)), (1, 1))
+        connector.last.reply(FEAT_REPLY)
+        self.assertEqual(self.group["a"].checks, 1)
 
     def test_new_interval_counts_at_once(self) -> None:
         self.clock.advance(0)

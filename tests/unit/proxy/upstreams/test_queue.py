@@ -13,7 +13,8 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.proxy.upstreams.queue import SERVED
+from natproxy.proxy.upstreams import Mode
+from natproxy.proxy.upstreams.queue import NONE_OPEN, SERVED
 from tests.support.logged_errors import LoggedErrorsCase
 from tests.support.upstreams import PlayedGroup, PlayedWaiter, abilities_of
 
@@ -77,8 +78,16 @@ class QueueTests(LoggedErrorsCase):
 
     def test_no_command_may_wait(self) -> None:
         self.queue.limit(0, 3.0)
-        self.assertIn("busy", str(self.waiting().result))
+        self.assertEqual(self.waiting().result, "the servers are busy")
         self.assertEqual(self.group.clock.getDelayedCalls(), [])
+
+    def test_reason_if_no_upstream_takes_commands(self) -> None:
+        self.group.upstreams.set_mode("a", Mode.DRAIN)
+        self.queue.limit(1, 3.0)
+        waiter, refused = self.waiting(), self.waiting()
+        self.assertEqual(refused.result, NONE_OPEN)
+        self.group.clock.advance(3)
+        self.assertEqual(waiter.result, NONE_OPEN)
 
     def test_command_that_is_no_longer_wanted_leaves_at_once(self) -> None:
         first, second = self.waiting(), self.waiting()

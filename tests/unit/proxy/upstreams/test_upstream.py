@@ -10,6 +10,7 @@ from natproxy.proxy.upstreams import Health, Mode, State
 from natproxy.proxy.upstreams.state import TRANSITIONS, Event
 from natproxy.server.state import IllegalTransition
 from tests.support.doubles import Journal
+from tests.support.state_diagrams import documented_diagrams, state_diagram
 from tests.support.upstreams import VERSION_2, PlayedGroup
 
 HEALTH = Health(interval=2, timeout=2, rise=2, fall=3, failures=3)
@@ -49,6 +50,11 @@ class TableTests(SynchronousTestCase):
                     self.assertIs(TRANSITIONS[state][event], expected[state, event])
                 else:
                     self.assertRaises(IllegalTransition, TRANSITIONS[state].__getitem__, event)
+
+
+class DiagramTests(SynchronousTestCase):
+    def test_documentation_shows_the_table(self) -> None:
+        self.assertIn(state_diagram(TRANSITIONS, State.UP), documented_diagrams())
 
 
 class CheckTests(UpstreamCase):
