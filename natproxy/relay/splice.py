@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, cast
 
 from twisted.internet.interfaces import IReactorFDSet
 
+from natproxy.counts import byte_count
 from natproxy.relay.descriptors import WatchedDescriptor
 from natproxy.relay.job import PeerGone, SocketJob, SocketRelay, SourceShort
 from natproxy.relay.low_water import LowWater
