@@ -30,6 +30,7 @@ from tests.support.fleet import (
     sources,
 )
 from tests.support.namespaces import reason_against
+from tests.support.paths import ROOT
 
 SECONDS, CLIENTS = map(int, os.environ.get("NATPROXY_TEST_FLEET", "2,2").split(","))
 PACE = 0.05
@@ -188,4 +189,5 @@ def report(fleet: Fleet, accounts: Accounts, elapsed: float, seed: int) -> None:
         *(f"| {' '.join(one)} | {kinds[one]} | {spent[one]:.1f} |" for one in faults),
         "",
     ]
-    Path(path).write_text("\n".join(lines))
+    # The tests have another working directory.
+    (ROOT / path).write_text("\n".join(lines))

@@ -22,6 +22,7 @@ import pytest
 from tests.support.fleets import Database
 from tests.support.loopback import free_port
 from tests.support.paced_load import Command, PacedLoad, percentile
+from tests.support.paths import ROOT
 from tests.support.postgres import needs_postgres, running_server, wait_until
 from tests.support.twistd import TWISTD, await_port, environment
 
@@ -218,4 +219,5 @@ def report(
         f" {used / max(1, len(during)):.0f} bytes a command |",
         "",
     ]
-    Path(path).write_text("\n".join(lines))
+    # The tests have another working directory.
+    (ROOT / path).write_text("\n".join(lines))

@@ -28,6 +28,9 @@ MOST_EVENTS = 5000
 
 COMPLETED = "completed"
 
+RETRIED = "retried"
+"""The outcome of an attempt of which another one follows: the command has not ended."""
+
 
 class Finished(NamedTuple):
     """A command that has ended since the last sample.
@@ -184,8 +187,9 @@ class Window:
                 row_of(record).rate += share * sample.rates.get(identity_of(record), 0.0)
             for each in sample.finished:
                 row = row_of(each.record)
-                row.finished += 1 / seconds
-                row.failed += (each.record.outcome != COMPLETED) / seconds
+                outcome = each.record.outcome
+                row.finished += (outcome != RETRIED) / seconds
+                row.failed += (outcome not in (COMPLETED, RETRIED)) / seconds
                 row.rate += each.sent / seconds
         return list(rows.values())
 

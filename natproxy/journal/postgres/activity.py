@@ -38,16 +38,23 @@ _WORKERS = (
     " unnest(%s::bigint[]) as after, unnest(%s::bigint[]) as until) w"
 )
 
-_FAILED = "count(*) filter (where outcome is distinct from 'completed')"
+COMPLETED = "completed"
+
+RETRIED = "retried"
+"""The outcome of an attempt of which another one follows: the command has not ended."""
+
+_COMMANDS = f"count(*) filter (where outcome is distinct from '{RETRIED}')"
+
+_FAILED = f"count(*) filter (where coalesce(outcome, '') not in ('{COMPLETED}', '{RETRIED}'))"
 
 
 class Sum(NamedTuple):
-    """Commands of a group that have ended within a slot of time.
+    """Commands of a group that have ended within a slot of time; several attempts are one command.
 
     :ivar slot: number of the slot since the epoch.
     :ivar key: of the group; ``None`` for all of the slot.
     :ivar failed: those of them with another outcome than ``completed``.
-    :ivar bytes: that were passed on.
+    :ivar bytes: that were passed on, by all attempts.
     """
 
     slot: int
@@ -170,7 +177,7 @@ class Activity:
         if not exact:
             return self._summed(connection, selected, parameters, now)
         statement = (
-            f"with new as (select slot, key, count(*) as commands, {_FAILED} as failed,"  # noqa: S608
+            f"with new as (select slot, key, {_COMMANDS} as commands, {_FAILED} as failed,"  # noqa: S608
             f" sum(bytes) as bytes from ({selected}) e group by 1, 2),"
             " ranked as (select *, row_number() over (order by commands desc, key) as first,"
             " row_number() over (order by bytes desc, key) as second from new)"
@@ -221,8 +228,8 @@ class Activity:
                     if group is None or len(sums) < 2 * MOST or (slot, group) in sums:
                         one = sums.get((slot, group), Sum(slot, group, 0, 0, 0))
                         sums[slot, group] = one._replace(
-                            commands=one.commands + 1,
-                            failed=one.failed + (row.outcome != "completed"),
+                            commands=one.commands + (row.outcome != RETRIED),
+                            failed=one.failed + (row.outcome not in (COMPLETED, RETRIED)),
                             bytes=one.bytes + row.bytes,
                         )
         return list(sums.values())

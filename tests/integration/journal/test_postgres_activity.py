@@ -74,6 +74,20 @@ def test_window_leaves_out_what_ended_before(fleet: Fleet) -> None:
         assert sums(found.read(since, daemon.now)) == {"10.0.0.2": 1, None: 1}
 
 
+def test_attempt_that_another_one_follows_is_no_command(fleet: Fleet) -> None:
+    daemon = fleet.add("edge-1")
+    command(daemon, "10.0.0.1", "retried")
+    command(daemon, "10.0.0.1")
+    daemon.flush()
+    fleet.ship()
+    # Summed up by the database, and here.
+    for text in ("", "client 10.0.0.0/16"):
+        with activity(fleet, text=text) as found:
+            ended = found.read(START - 1, daemon.now).ended
+            assert [(one.commands, one.failed) for one in ended if one.key is None] == [(1, 0)]
+            assert sum(one.bytes for one in ended if one.key is None) == 2000
+
+
 def test_what_is_open_is_counted_apart(fleet: Fleet) -> None:
     daemon = fleet.add("edge-1")
     command(daemon, "10.0.0.1")

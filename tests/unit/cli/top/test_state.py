@@ -155,6 +155,16 @@ class EntriesTests(TopCase):
             self.later(1.0)
         self.assertEqual(sum(self.top.rates.values()), self.top.window.total().rate)
 
+    def test_attempt_that_another_one_follows_is_no_command(self) -> None:
+        self.daemon.entries = []
+        self.daemon.new = [
+            removed(7, 101, bytes=500_000, outcome="retried"),
+            removed(8, 102, bytes=500_000),
+        ]
+        self.later(1.0)
+        total = self.top.window.total()
+        self.assertEqual((total.finished, total.failed, total.rate), (1.0, 0.0, 1_000_000))
+
     def test_finished_commands_are_counted_once(self) -> None:
         # One that was in the table, one that was not, and one that failed.
         self.daemon.entries = [entry(1), entry(3)]
