@@ -16,6 +16,7 @@ from natproxy.journal.retention import retain
 from natproxy.journal.rows import GapRow
 from natproxy.journal.segment import NotASegment, seal
 from natproxy.journal.space import reason_of
+from natproxy.journal.spool_format import NAME
 from natproxy.journal.validity import DAMAGE
 
 
@@ -152,6 +153,9 @@ class Maintenance:
         segments = size = 0
         with os.scandir(self._directory) as entries:
             for entry in entries:
+                if NAME.fullmatch(entry.name):
+                    # Of a fixed size, and no history.
+                    continue
                 segments += entry.name.endswith(SUFFIX)
                 with suppress(FileNotFoundError):
                     size += entry.stat().st_size

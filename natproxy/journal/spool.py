@@ -136,9 +136,9 @@ class Spool:
             command, kind = entry.command.line, REGISTERED
             if len(command) > self._longest:
                 command, kind = self._named(entry.command), NAMED
-            text = _encoded(f"{host}\0{nat}\0{upstream}\0{entry.identity or ''}")
+            text = f"{host}\0{nat}\0{upstream}\0{entry.identity or ''}".encode("utf-8", _ERRORS)
             if entry.earlier is not None:
-                text += _encoded("\0" + " ".join(map(str, entry.earlier)))
+                text += ("\0" + " ".join(map(str, entry.earlier))).encode("utf-8", _ERRORS)
             at = self._at
             start = at + _REGISTRATION
             stop = start + len(text) + len(command)
@@ -357,9 +357,11 @@ def open_spool(ring: EventRing, directory: str, boot_started: int, names: bool) 
 
 
 def _encoded(text: str) -> bytes:
-    # A text may have a lone surrogate, such as that of an administrator's filter.
-    return text.encode("utf-8", "surrogatepass")
+    return text.encode("utf-8", _ERRORS)
 
+
+# A text may have a lone surrogate, such as that of an administrator's filter.
+_ERRORS = "surrogatepass"
 
 _REGISTRATION, _RELAY, _REMOVAL = REGISTRATION.size, RELAY.size, REMOVAL.size
 _PACK_REGISTRATION = REGISTRATION.pack_into

@@ -8,8 +8,12 @@ import sqlite3
 from unittest.mock import patch
 
 from natproxy.journal import recovery, salvage, spool
+from natproxy.journal.contents import Directory
+from natproxy.journal.coverage import OLDEST
 from natproxy.journal.erase import erase_client
 from natproxy.journal.maintenance import Maintenance
+from natproxy.journal.postgres.completeness import Known, ProxyCoverage, Report
+from natproxy.journal.postgres.positions import Taken
 from natproxy.journal.rows import GapRow
 from natproxy.journal.search import Journal, read_spools
 from natproxy.journal.segment import Segment
@@ -332,6 +336,24 @@ class ReaderTests(KilledCase):
             read_spools(self.directory)
         self.assertEqual(len(self.spools()), 1)
         self.assertEqual(self.result(0.1), UNKNOWN)
+
+    def test_shipper_has_no_gap_when_the_spool_was_read(self) -> None:
+        # Before, the record reaches to the last write; nothing says that it is all.
+        report = self.shipped()
+        self.assertEqual([gap.gap.cause for gap in report.gaps], [OLDEST])
+        self.assertEqual(report.complete_to, {0: NOW - 1})
+        self.restart()
+        report = self.shipped()
+        self.assertEqual([gap.gap.cause for gap in report.gaps], [OLDEST])
+        self.assertEqual(report.complete_to, {0: NOW + 60 * SECOND})
+
+    def shipped(self) -> Report:
+        """Return the completeness of what a shipper has taken of everything that there is."""
+        directory = Directory(self.directory)
+        self.addCleanup(directory.close)
+        contents = directory.contents()
+        taken = [Taken(number, each, done=True) for number, each in enumerate(contents.segments)]
+        return ProxyCoverage(taken, Known(contents, NOW + 60 * SECOND)).report({})
 
     def test_client_is_erased_from_the_spool_too(self) -> None:
         (found,) = erase_client(self.directory, "192.0.2.77")
