@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from itertools import chain
 from typing import Any, NamedTuple
 
 from twisted.python.failure import Failure
@@ -98,7 +99,7 @@ class KillResource(JSONResource):
         assert ring is not None
         found: list[Record] = []
         now = self.context.now()
-        for record in table.records():
+        for record in chain(table.records(), table.waiting()):
             if selection.selects(record, now):
                 found.append(record)
                 if selection.serial is not None:

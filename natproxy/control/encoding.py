@@ -10,7 +10,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 
 from natproxy.nat.ring import EventRing
-from natproxy.nat.rows import ENDS, SEQ, Lost, Route, Row
+from natproxy.nat.rows import EARLIER, ENDS, SEQ, Lost, Route, Row, total_of
 from natproxy.records.packed import parse_packed
 from natproxy.records.record import Origin, Record, format_time
 
@@ -54,11 +54,13 @@ def encode(record: Record) -> bytes:
         pid,
         files,
         others,
+        total,
     ) = record
     head = "" if event is None else f'"event":{_text(event)},"time":{_time(time)},'
     tail = "" if uid is None else f',"uid":{uid},"pid":{_number(pid)}'
     if files is not None:
         tail += _several(files, others)
+    tail += _total(total)
     return (
         f'{{{head}"proxy":{_text(proxy)},"worker":{worker},"boot":{_text(boot)}'
         f',"seq":{"null" if seq is None else seq},"serial":{"null" if serial is None else serial}'
@@ -140,18 +142,21 @@ class EventLines:
         last = event in ENDS
         if last:
             self._shared.pop(serial, None)
+        earlier, total = route[EARLIER], total_of(row)
+        command, attempt = (serial, 1) if earlier is None else (earlier[0], earlier[1] + 1)
         return (
             f'{{"event":"{event}","time":{moment},{self._origin},"seq":{seq},"serial":{serial}'
-            f',"command":{serial},"attempt":1,"started":{shared[0]}'
+            f',"command":{command},"attempt":{attempt},"started":{shared[0]}'
             f',"ended":{moment if last else "null"},{shared[1]}'
             f',"promised":{"null" if promised is None else promised},"bytes":{sent}'
             f',"state":"{event}","outcome":{"null" if outcome is None else _text(outcome)}'
             f',"reason":{"null" if reason is None else quoted(reason)}'
-            f',"duration":{round(duration, 6)!r}{shared[2]}}}\n'
+            f',"duration":{round(duration, 6)!r}{shared[2]}'
+            f"{_total(total)}}}\n"
         ).encode("ascii")
 
     def _share(self, serial: int, started: int, route: Route) -> tuple[str, str, str]:
-        client, client_port, nat, nat_port, upstream, upstream_port, verb, text, identity = route
+        client, client_port, nat, nat_port, upstream, upstream_port, verb, text, identity, _ = route
         name, files, others = parse_packed(text)
         shared = (
             _time(started),
@@ -173,6 +178,10 @@ class EventLines:
 
 def _several(files: int, others: str | None) -> str:
     return f',"files":{files},"others":{"null" if others is None else quoted(others)}'
+
+
+def _total(total: int | None) -> str:
+    return "" if total is None else f',"total":{total}'
 
 
 def _number(number: int | None) -> str:

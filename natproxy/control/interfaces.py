@@ -35,6 +35,10 @@ class TableSource(Protocol):
         """Return the entries with a local port of the proxy, usually none or one."""
         ...
 
+    def waiting(self) -> list[Record]:
+        """Return the last translations of the commands that are between two attempts."""
+        ...
+
     def kill(self, records: list[Record], reason: str) -> list[Record]:
         """End the commands of these entries; return the records of those that still existed.
 

@@ -49,15 +49,41 @@ class LocalTable:
     def kill(self, records: list[Record], reason: str) -> list[Record]:
         """End the commands of these entries; return the records of those that existed.
 
+        A command that has begun another attempt since its record was taken is ended as well.
+
         :param reason: for the events of their removal.
         """
         killed: list[Record] = []
         for record in records:
-            for entry in self._table.lookup(record.nat_port or 0):
-                if entry.serial == record.serial:
-                    self._table.cancel(entry, Outcome.KILLED, reason)
-                    killed.append(self._killed(entry, reason))
+            waiting = self._table.waiting.get(record.command or 0)
+            if waiting is not None:
+                entry, end = waiting
+                end(Outcome.KILLED, reason)
+                killed.append(self._killed(entry, reason))
+                continue
+            for entry in self._entries_of(record):
+                self._table.cancel(entry, Outcome.KILLED, reason)
+                killed.append(self._killed(entry, reason))
         return killed
+
+    def waiting(self) -> list[Record]:
+        """Return the last translations of the commands that are between two attempts."""
+        return [
+            self._record_of(entry)._replace(
+                state="removed", outcome=Outcome.RETRIED.value, reason=entry.reason
+            )
+            for entry, _ in self._table.waiting.values()
+        ]
+
+    def _entries_of(self, record: Record) -> list[NATEntry]:
+        """Return the entry of a record, or that of a later attempt of its command."""
+        found = self._table.lookup(record.nat_port or 0)
+        same = [entry for entry in found if entry.serial == record.serial]
+        return same or [
+            entry
+            for entry in self._table
+            if entry.earlier is not None and entry.earlier.command == record.command
+        ]
 
     def _killed(self, entry: NATEntry, reason: str) -> Record:
         return self._record_of(entry)._replace(
@@ -72,7 +98,7 @@ class LocalTable:
         first = self._ring.first_row(entry, self._wall_clock(), now)
         route = first[ROUTE]
         assert route is not None
-        client, client_port, nat, nat_port, upstream, upstream_port, verb, text, identity = route
+        client, client_port, nat, nat_port, upstream, upstream_port, verb, text, identity, _ = route
         name, files, others = parse_packed(text)
         proxy, worker, boot = self._ring.origin
         # By position: with `_replace` of the row's record it takes three times as long.
@@ -84,8 +110,8 @@ class LocalTable:
             boot,
             first[SEQ] or None,
             entry.serial,
-            entry.serial,
-            1,
+            entry.serial if entry.earlier is None else entry.earlier.command,
+            1 if entry.earlier is None else entry.earlier.attempts + 1,
             first[STARTED],
             None,
             client,

@@ -11,7 +11,7 @@ from typing import Any
 
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.config_fields import settings_of
-from natproxy.daemon.endpoints import listening_endpoints, upstream_connector
+from natproxy.daemon.endpoints import listening_endpoints, upstream_targets
 from natproxy.daemon.fileserver import open_directory
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.log_options import check_access_log
@@ -78,7 +78,7 @@ def check_config(
     checks.append(lambda: tokens_of(config))
     if isinstance(config, ProxyConfig):
         proxy = config
-        checks.append(lambda: upstream_connector(reactor, proxy))
+        checks.append(lambda: upstream_targets(reactor, proxy))
         checks.append(lambda: listening_endpoints(reactor, proxy, "ident"))
     elif isinstance(config, FileServerConfig) and config.files is not None:
         server = config

@@ -83,12 +83,14 @@ class Observers(NamedTuple):
     :ivar web: to all web endpoints.
     :ivar ident: to the ident service.
     :ivar journal: descriptors of the journal.
+    :ivar checks: health checks of upstreams, which a proxy itself makes.
     """
 
     control: int = 0
     web: int = 0
     ident: int = 0
     journal: int = 0
+    checks: int = 0
 
 
 NO_OBSERVERS = Observers()
@@ -110,6 +112,7 @@ def observers_for(config: DaemonConfig, descriptors: int, workers: int = 1) -> O
         most if config.web else 0,
         most // 2 if proxy and proxy.ident else 0,
         min(JOURNAL, 2 * most) if proxy and proxy.journal != NONE else 0,
+        len(proxy.upstream) if proxy and proxy.health.interval else 0,
     )
 
 

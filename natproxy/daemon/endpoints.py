@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,9 +14,10 @@ from natproxy.daemon.certificates import is_upstream_tls, upstream_tls
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.listening import ListeningEndpoint
 from natproxy.daemon.proxy_config import ProxyConfig
-from natproxy.proxy.endpoint import connector_for
-from natproxy.proxy.interfaces import Connector
-from natproxy.proxy.sources import BindingReactor, Sources, missing_source
+from natproxy.proxy.endpoint import connecting_reactor, connector_for
+from natproxy.proxy.resolution import AddressCache
+from natproxy.proxy.sources import Sources, missing_source
+from natproxy.proxy.upstreams import Target
 from natproxy.settings import SettingError
 from natproxy.tls.files import CertificateError
 
@@ -55,22 +56,42 @@ def listening_endpoints(
     ]
 
 
-def upstream_connector(reactor: Any, config: ProxyConfig) -> Connector:
-    """Return what connects to the file server, from the local addresses of the setting ``source``.
+def upstream_targets(
+    reactor: Any, config: ProxyConfig, names: AddressCache | None = None
+) -> list[Target]:
+    """Return the file servers, to which it connects from the addresses of the setting ``source``.
 
-    :raises SettingError: as by `upstream_endpoint` and `upstream_sources`.
+    :param names: the addresses of those that are known by name; by default, each connection looks
+        its name up.
+    :raises SettingError: as by `upstream_endpoint` and `upstream_sources`, for all of them.
     """
     sources = upstream_sources(config)
-    binding = reactor if sources is None else BindingReactor(reactor, sources)
-    endpoint = upstream_endpoint(binding, config)
-    return connector_for(config.upstream, endpoint, reactor, config.connect_timeout, sources)
+    connecting = connecting_reactor(reactor, sources, names)
+    targets: list[Target] = []
+    wrong: list[str] = []
+    for one in config.upstream:
+        try:
+            endpoint = upstream_endpoint(connecting, config, one.endpoint)
+        except SettingError as error:
+            wrong += error.messages
+            continue
+        timeout = config.connect_timeout
+        connector = connector_for(one.endpoint, endpoint, reactor, timeout, sources, names)
+        header = one.proxy_protocol
+        if header is None:
+            header = config.upstream_proxy_protocol
+        limit = config.upstream_connections if one.connections is None else one.connections
+        targets.append(Target(one.name, one.endpoint, connector, header, limit))
+    if wrong:
+        raise SettingError(*wrong)
+    return targets
 
 
 def upstream_sources(config: ProxyConfig) -> Sources | None:
     """Return the local addresses of upstream connections; ``None`` to let the kernel choose.
 
-    :raises SettingError: if one is not an address of this machine, or none can connect to the
-        upstream.
+    :raises SettingError: if one is not an address of this machine, or none can connect to one of
+        the upstreams.
     """
     hosts = config.source
     if not hosts:
@@ -79,36 +100,40 @@ def upstream_sources(config: ProxyConfig) -> Sources | None:
     wrong = [f"{label} {host}: {why}" for host in hosts if (why := missing_source(host))]
     if wrong:
         raise SettingError(*wrong)
-    if config.upstream.startswith("unix:"):
-        raise SettingError(
-            f"{label} {' '.join(hosts)}: a connection to a UNIX socket has no such address"
-            f" ({config.label('upstream')} {config.upstream})"
-        )
-    numeric = re.fullmatch(
-        r"(?:tcp|tls|ssl):(?:host=)?([0-9.]+|[0-9a-fA-F:\\.]+):.*", config.upstream
-    )
-    remote = numeric[1] if numeric else ""
-    ipv6 = ":" in remote
-    if remote and not any((":" in host) is ipv6 for host in hosts):
-        family = "IPv6" if ipv6 else "IPv4"
-        raise SettingError(
-            f"{label} {' '.join(hosts)}: none is of {family}, as the upstream is"
-            f" ({config.label('upstream')} {config.upstream})"
-        )
+    for one in config.upstream:
+        why = _without_source(one.endpoint, hosts)
+        if why:
+            wrong.append(
+                f"{label} {' '.join(hosts)}: {why} ({config.label('upstream')} {one.endpoint})"
+            )
+    if wrong:
+        raise SettingError(*wrong)
     return Sources(hosts)
 
 
-def upstream_endpoint(reactor: Any, config: ProxyConfig) -> IStreamClientEndpoint:
-    """Return the endpoint of the setting ``upstream``: the file server.
+def _without_source(upstream: str, hosts: Sequence[str]) -> str | None:
+    """Return why none of the local addresses can connect to an upstream; ``None`` if one can."""
+    if upstream.startswith("unix:"):
+        return "a connection to a UNIX socket has no such address"
+    numeric = re.fullmatch(r"(?:tcp|tls|ssl):(?:host=)?([0-9.]+|[0-9a-fA-F:\\.]+):.*", upstream)
+    remote = numeric[1] if numeric else ""
+    ipv6 = ":" in remote
+    if remote and not any((":" in host) is ipv6 for host in hosts):
+        return f"none is of {'IPv6' if ipv6 else 'IPv4'}, as the upstream is"
+    return None
+
+
+def upstream_endpoint(reactor: Any, config: ProxyConfig, description: str) -> IStreamClientEndpoint:
+    """Return the endpoint of a file server of the setting ``upstream``.
 
     :raises SettingError: as by `listening_endpoints`.
     """
     label = config.label("upstream")
-    port = re.fullmatch(r"tcp:.*:(?:port=)?(\d+)", config.upstream)
+    port = re.fullmatch(r"tcp:.*:(?:port=)?(\d+)", description)
     if port and not 0 < int(port[1][:9]) < 65536:
-        raise SettingError(f"{label} {config.upstream}: there is no port {port[1]}")
+        raise SettingError(f"{label} {description}: there is no port {port[1]}")
     endpoint: IStreamClientEndpoint = _parse(
-        partial(_client_endpoint, reactor), config.upstream, label, _upstream_suggestion
+        partial(_client_endpoint, reactor), description, label, _upstream_suggestion
     )
     return endpoint
 

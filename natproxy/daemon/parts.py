@@ -17,7 +17,7 @@ from natproxy.access.rules import Rules
 from natproxy.daemon.certificates import describe_expiry
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import Capacity, clients_for
-from natproxy.daemon.endpoints import upstream_connector
+from natproxy.daemon.endpoints import upstream_targets
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.limits import divided
 from natproxy.daemon.listening import ListeningEndpoint
@@ -25,6 +25,7 @@ from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.reload import Effect
 from natproxy.daemon.service import DrainingService
 from natproxy.proxy.factory import ProxyFactory
+from natproxy.proxy.resolution import AddressCache
 from natproxy.relay import Method, Relays
 from natproxy.server.factory import CommandFactory
 from natproxy.server.gates import LimitGate
@@ -117,18 +118,34 @@ def prepare_proxy_timeouts(factory: ProxyFactory, config: ProxyConfig) -> Effect
     def apply() -> None:
         factory.idle.change(config.idle_timeout)
         factory.resources.replies.change(config.timeout)
+        factory.resources.retries.resume_for = config.resume_for
 
     return apply
 
 
-def prepare_upstream(factory: ProxyFactory, reactor: Any, config: ProxyConfig) -> Effect:
-    """Prepare where the commands are executed, with or without a header, and the time to connect.
+def prepare_upstreams(
+    factory: ProxyFactory, reactor: Any, names: AddressCache, workers: int, config: ProxyConfig
+) -> Effect:
+    """Prepare where the commands are executed, how each is checked, and the queue before them.
 
-    :raises SettingError: if the endpoint is malformed, or needs a file that is missing, or if a
+    :param names: the addresses of those that are known by name.
+    :param workers: by which the limits are divided.
+    :raises SettingError: if an endpoint is malformed, or needs a file that is missing, or if a
         local address cannot be used.
     """
-    connector = upstream_connector(reactor, config)
-    return lambda: factory.resources.upstreams.use(connector, config.upstream_proxy_protocol)
+    targets = [
+        one._replace(limit=-(-one.limit // workers))
+        for one in upstream_targets(reactor, config, names)
+    ]
+    upstreams = factory.resources.upstreams
+
+    def apply() -> None:
+        names.interval = config.upstream_lookup
+        upstreams.queue.limit(-(-config.queue // workers), config.queue_timeout)
+        upstreams.use(targets)
+        upstreams.set_health(config.health)
+
+    return apply
 
 
 def prepare_hiding(storage: LocalStorage | ObjectStorage, config: FileServerConfig) -> Effect:

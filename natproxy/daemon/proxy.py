@@ -10,7 +10,7 @@ from twisted.application.service import IService
 
 from natproxy.daemon.clock import use_monotonic_time
 from natproxy.daemon.descriptors import attainable, observers_for, proxy_capacity
-from natproxy.daemon.endpoints import upstream_connector
+from natproxy.daemon.endpoints import upstream_targets
 from natproxy.daemon.options import DaemonOptions, parameters_of
 from natproxy.daemon.parts import (
     prepare_certificates,
@@ -22,7 +22,7 @@ from natproxy.daemon.parts import (
     prepare_service,
     prepare_tokens,
     prepare_trusted_proxies,
-    prepare_upstream,
+    prepare_upstreams,
 )
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.proxy_observation import ProxyObservation
@@ -36,6 +36,7 @@ from natproxy.daemon.service import (
 from natproxy.daemon.workers.daemon import of_processes
 from natproxy.daemon.workers.share import ALONE, Share
 from natproxy.proxy.factory import ProxyFactory
+from natproxy.proxy.resolution import AddressCache
 from natproxy.relay import Method, Relays
 from natproxy.server.admission import share_of
 from natproxy.server.gates import LimitGate
@@ -63,8 +64,8 @@ class Options(DaemonOptions):
         self._add("source", address)
 
     def opt_upstream(self, description: str) -> None:
-        """Endpoint of the file server [default: tcp:127.0.0.1:9001]."""
-        self.set_once("upstream", description)
+        """Endpoint of the file server [default: tcp:127.0.0.1:9001]; may be repeated."""
+        self._add("upstream", description)
 
 
 def make_proxy(
@@ -93,20 +94,21 @@ def make_proxy_process(
     :param share: the part of the daemon that the process is.
     """
     endpoints = share.listening(reactor, config)
-    connector = upstream_connector(reactor, config)
+    names = AddressCache(lambda: reactor.nameResolver, lambda: reactor.seconds())
+    targets = upstream_targets(reactor, config, names)
     use_monotonic_time(reactor)
     descriptors = attainable() if descriptors is None else descriptors
     observers = observers_for(config, descriptors, share.workers)
     capacity = proxy_capacity(descriptors - share.inherited, observers)
     pipes = -(-capacity.pipes // share.workers)
     relays = Relays(reactor, splices=capacity.splices, pipes=pipes)
-    factory = ProxyFactory(reactor, connector, relays=relays)
+    factory = ProxyFactory(reactor, targets[0].connector, relays=relays)
     proxy = DrainingService(
         endpoints,
         factory,
         config.drain,
         reactor,
-        details=f"the proxy in front of {config.upstream}",
+        details=f"the proxy in front of {', '.join(target.description for target in targets)}",
         label=config.label("listen"),
     )
     observation = ProxyObservation(reactor, proxy, factory, config, kind, observers)
@@ -122,7 +124,7 @@ def make_proxy_process(
             partial(prepare_limits, LimitGate(factory), share.workers),
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_proxy_timeouts, factory),
-            partial(prepare_upstream, factory, reactor),
+            partial(prepare_upstreams, factory, reactor, names, share.workers),
             partial(prepare_tokens, factory),
             partial(prepare_certificates, [*endpoints, *observation.endpoints], time.time),
             observation.prepare,

@@ -8,7 +8,17 @@ from typing import ClassVar
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.config_fields import setting
 from natproxy.daemon.rules import LocalAddresses, Size, TimeSpan
+from natproxy.daemon.upstream_settings import UpstreamList, UpstreamSettings, default_name
+from natproxy.proxy.resolution import INTERVAL
+from natproxy.proxy.upstreams.queue import LENGTH, TIMEOUT
+from natproxy.proxy.upstreams.state import Health
 from natproxy.settings import Choice, Flag, Seconds, Text, WholeNumber
+
+UPSTREAM = "tcp:127.0.0.1:9001"
+"""The endpoint of the file server by default."""
+
+HEALTH_INTERVAL = 2.0
+"""Seconds between two health checks of one of several upstreams, by default."""
 
 ALL_NAMES = "all"
 """The value of ``journal_names`` for all names of commands that name several files."""
@@ -18,13 +28,27 @@ ALL_NAMES = "all"
 class ProxyConfig(DaemonConfig):
     """The settings of the proxy.
 
-    :ivar upstream: endpoint of the file server.
-    :ivar upstream_proxy_protocol: whether connections to it begin with a PROXY header.
+    :ivar upstream: the file servers, at least one: commands are sent to each of them.
+    :ivar upstream_proxy_protocol: whether connections to them begin with a PROXY header.
+    :ivar upstream_connections: commands that each of them may have at once; 0 for no limit.
+    :ivar upstream_lookup: seconds after which the name of one is looked up again; 0 for each
+        connection.
+    :ivar queue: commands that may wait for one at once.
+    :ivar queue_timeout: seconds that a command may wait.
+    :ivar health_interval: seconds between two health checks of one; 0 for none, ``None`` for
+        `HEALTH_INTERVAL` if there are several, and for none otherwise.
+    :ivar health_timeout: seconds that a check may take.
+    :ivar health_rise: checks in a row that must pass until one that is down is up.
+    :ivar health_fall: checks in a row that must fail until one is down.
+    :ivar health_failures: commands in a row that must fail until one is down; 0 if they do not
+        count.
     :ivar source: local addresses of the connections to it, which they use in turn; none for the
         one that the kernel chooses.
     :ivar timeout: seconds that the file server may take for the header of a reply, or be
         silent in a body.
     :ivar connect_timeout: seconds that it may take to accept a connection.
+    :ivar resume_for: seconds for which the rest of a body is requested again, if the file server
+        fails inside it; 0 for not at all.
     :ivar idle_timeout: seconds until an idle or stalled client is disconnected.
     :ivar relay: how large bodies are moved: ``auto``, ``copy`` or ``splice``.
     :ivar max_clients_per_host: connections of one host at once; 0 for no limit; ``None`` for a
@@ -46,7 +70,53 @@ class ProxyConfig(DaemonConfig):
         Flag(),
         "Whether connections to the file server begin with a PROXY header (true or false).",
     )
-    upstream: str = setting("tcp:127.0.0.1:9001", Text(), "Endpoint of the file server.")
+    upstream: tuple[UpstreamSettings, ...] = setting(
+        (UpstreamSettings(UPSTREAM, default_name(UPSTREAM)),),
+        UpstreamList(),
+        "Endpoint of the file server; may be repeated, for several with the same files.",
+    )
+    upstream_connections: int = setting(
+        0,
+        WholeNumber(0, unit="commands"),
+        "Commands that one file server may have at once; others wait in a queue; 0: no limit.",
+    )
+    upstream_lookup: float = setting(
+        INTERVAL,
+        Seconds(0),
+        "Seconds after which the name of a file server is looked up again; 0: at each connection.",
+    )
+    queue: int = setting(
+        LENGTH,
+        WholeNumber(0, most=1_000_000, unit="commands"),
+        "Commands that may wait in the queue at once; further ones are refused with 503.",
+    )
+    queue_timeout: float = setting(
+        TIMEOUT, Seconds(), "Seconds that a command may wait in the queue; then 503."
+    )
+    health_interval: float | None = setting(
+        None,
+        Seconds(0),
+        "Seconds between two health checks of a file server (2, if there are several); 0: none.",
+        shown="2 with several upstreams, otherwise none",
+    )
+    health_timeout: float = setting(
+        Health().timeout, Seconds(), "Seconds that a health check may take."
+    )
+    health_rise: int = setting(
+        Health().rise,
+        WholeNumber(1, unit="checks"),
+        "Checks in a row that must pass until a file server that is down is up.",
+    )
+    health_fall: int = setting(
+        Health().fall,
+        WholeNumber(1, unit="checks"),
+        "Checks in a row that must fail until a file server is down.",
+    )
+    health_failures: int = setting(
+        Health().failures,
+        WholeNumber(0, unit="commands"),
+        "Commands in a row that must fail until a file server is down; 0: they do not count.",
+    )
     source: tuple[str, ...] = setting(
         (),
         LocalAddresses(),
@@ -59,6 +129,11 @@ class ProxyConfig(DaemonConfig):
     )
     connect_timeout: float = setting(
         5.0, Seconds(), "Seconds that the file server may take to accept a connection."
+    )
+    resume_for: float = setting(
+        30.0,
+        Seconds(0.0),
+        "Seconds for which the rest of a file is requested after a failure; 0: cut off at once.",
     )
     idle_timeout: float = setting(
         600.0, Seconds(), "Seconds until an idle or stalled client is disconnected."
@@ -99,3 +174,17 @@ class ProxyConfig(DaemonConfig):
         "Endpoint of the ident service, for the upstream's host.",
         reloadable=False,
     )
+
+    @property
+    def health(self) -> Health:
+        """When an upstream is down, and how it is checked."""
+        interval = self.health_interval
+        if interval is None:
+            interval = HEALTH_INTERVAL if len(self.upstream) > 1 else 0.0
+        return Health(
+            interval,
+            self.health_timeout,
+            self.health_rise,
+            self.health_fall,
+            self.health_failures,
+        )

@@ -192,7 +192,7 @@ class ProxyObservation(Observation):
         ring, journal = self._ring, self.journal
         return {
             **super().status(),
-            "upstream": self._proxy_config.upstream,
+            "upstream": " ".join(one.endpoint for one in self._proxy_config.upstream),
             "table": len(self._factory.table),
             "ring": None if ring is None else {"first": ring.first, "next": ring.next},
             "position": None if ring is None else self._position(ring),

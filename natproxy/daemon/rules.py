@@ -182,6 +182,16 @@ class Name(Rule[str]):
         raise ValueError(NAME_RULE)
 
 
+class UpstreamName(Rule[str]):
+    """The name of an upstream, which commands and metrics name it by."""
+
+    def check(self, value: object) -> str:
+        """Return a name of printable ASCII without white space; see `Rule`."""
+        if isinstance(value, str) and re.fullmatch("[!-~]{1,128}", value):
+            return value
+        raise ValueError("must be 1 to 128 printable ASCII characters without white space")
+
+
 def _quantity(text: str, units: Mapping[str, int]) -> float | None:
     """Return a decimal number times the unit after it; ``None`` if the text is malformed."""
     found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)([A-Za-z]?)", text)

@@ -253,6 +253,7 @@ class DrainingService(DaemonService):
             except StartupError:
                 self._cancel_start()
                 raise
+        self.factory.start()
 
     def _cancel_start(self) -> None:
         self.start_failed()

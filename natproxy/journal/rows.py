@@ -35,14 +35,15 @@ Entry = tuple[
     "str | None",  # outcome
     "str | None",  # reason
     "int | None",  # duration
+    "tuple[int, int] | None",  # command and attempt
 ]
 """A row of the table ``entries``, with the hosts in place of their numbers.
 
-The columns that are null in every row are left out: ``command`` and ``attempt``.
+``command`` and ``attempt`` are null in nearly every row: they are one value here, the last one.
 """
 
 COLUMNS = 21
-"""Number of columns of an `Entry`."""
+"""Number of columns of an `Entry`, without the last value."""
 
 # Places of some of them.
 SERIAL: Final = 0

@@ -184,9 +184,13 @@ def _run(directory: str, worker: int, boot: str, spooled: Spooled) -> _Run:
 
 def _open(row: EntryRow) -> Open:
     """Return the state of a translation that is open in a segment."""
+    earlier = None
+    if row.command is not None and row.attempt is not None:
+        # No segment has the bytes of the earlier attempts.
+        earlier = row.command, row.attempt - 1, 0
     route = (
         *(row.client, row.client_port, row.nat, row.nat_port, row.upstream, row.upstream_port),
-        *(row.verb, row.name, row.identity),
+        *(row.verb, row.name, row.identity, earlier),
     )
     event = "registered" if row.relaying is None else "relaying"
     first = (

@@ -20,6 +20,7 @@ from natproxy.journal.rows import (
     NAT,
     REASON,
     SELECT,
+    SERIAL,
     UPSTREAM,
     Action,
     Entry,
@@ -176,9 +177,13 @@ class Segment:
         hosts, connection = self._hosts, self._connection
         known = len(hosts)
         values: list[Any] = []
+        attempts: list[tuple[int, int, int]] = []
         for entry in addition.entries:
             client, nat, upstream = entry[CLIENT], entry[NAT], entry[UPSTREAM]
             values += entry
+            earlier = values.pop()
+            if earlier is not None:
+                attempts.append((*earlier, entry[SERIAL]))
             place = len(values) - COLUMNS
             values[place + CLIENT] = hosts.setdefault(client, len(hosts) + 1)
             if nat is not None:
@@ -193,6 +198,9 @@ class Segment:
             "insert into hosts (host, id) values (?, ?)", _last(hosts, len(hosts) - known)
         )
         _insert(connection, values)
+        connection.executemany(
+            "update entries set command = ?, attempt = ? where serial = ?", attempts
+        )
         connection.executemany(
             "insert or replace into actions values (?, ?, ?, ?, ?, ?, ?)", addition.actions
         )

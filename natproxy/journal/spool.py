@@ -137,6 +137,8 @@ class Spool:
             if len(command) > self._longest:
                 command, kind = self._named(entry.command), NAMED
             text = f"{host}\0{nat}\0{upstream}\0{entry.identity or ''}".encode("utf-8", _ERRORS)
+            if entry.earlier is not None:
+                text += _encoded("\0" + " ".join(map(str, entry.earlier)))
             at = self._at
             start = at + _REGISTRATION
             stop = start + len(text) + len(command)

@@ -57,8 +57,9 @@ REGISTRATION = Struct("<IBQddIIIIQ")
 """Size, kind, serial, time, seconds since the start of the command, the client's port, the proxy's,
 the upstream's, bytes of the first texts, number.
 
-The first texts are the three hosts and the identity, with a NUL between; then there is the line, or
-verb and name with a NUL between.
+The first texts are the three hosts and the identity, with a NUL between; of an attempt that is not
+the first one, also the three numbers of its `Earlier`. Then there is the line, or verb and name
+with a NUL between.
 """
 
 RELAY = Struct("<IBQdqdQ")

@@ -26,7 +26,7 @@ from natproxy.journal.spool_format import (
 )
 from natproxy.journal.validity import check_times
 from natproxy.nat.ring import LONG_NAME
-from natproxy.nat.rows import ROUTE, STARTED, CommandTexts, Row
+from natproxy.nat.rows import EARLIER, ROUTE, STARTED, CommandTexts, Row
 from natproxy.protocol import parse_command
 from natproxy.records.record import microseconds_of
 
@@ -42,8 +42,9 @@ _ROW = (
 """Types of the values of a row of the ring."""
 _ROUTE = (
     *((str,), _WHOLE, _TEXT_OR_NONE, _WHOLE_OR_NONE, _TEXT_OR_NONE, _WHOLE_OR_NONE),
-    *((str,), (str,), _TEXT_OR_NONE),
+    *((str,), (str,), _TEXT_OR_NONE, (list, type(None))),
 )
+_EARLIER = (_WHOLE, _WHOLE, _WHOLE)
 
 _MALFORMED = (ValueError, KeyError, OverflowError, TypeError, struct.error, sqlite3.DatabaseError)
 
@@ -199,7 +200,11 @@ class Spooled:
         rest = start + length
         if rest > place.stop:
             raise ValueError("a text is too long")
-        client, nat, upstream, identity = _decoded(self._data[start:rest]).split("\0")
+        client, nat, upstream, identity, *numbers = _decoded(self._data[start:rest]).split("\0")
+        earlier = None
+        if numbers:
+            attempted, attempts, sent = map(int, " ".join(numbers).split(" "))
+            earlier = attempted, attempts, sent
         line = self._data[rest : place.stop]
         if place.kind == NAMED:
             verb, _, name = _decoded(line).partition("\0")
@@ -209,7 +214,10 @@ class Spooled:
                 raise ValueError("there is no command")
             verb, name = self._texts.find(command)
         started = _micros(wall)
-        route = (client, port, nat, nat_port, upstream, upstream_port, verb, name, identity or None)
+        route = (
+            *(client, port, nat, nat_port, upstream, upstream_port),
+            *(verb, name, identity or None, earlier),
+        )
         return (
             *(seq, "registered", serial, started, started, route),
             *(None, 0, None, None, duration, None, None),
@@ -221,8 +229,12 @@ class Spooled:
         if row[0] != place.seq:
             raise ValueError("a row has another number")
         if row[ROUTE] is not None:
-            _check(row[ROUTE], _ROUTE)
-            row[ROUTE] = tuple(row[ROUTE])
+            route = row[ROUTE]
+            _check(route, _ROUTE)
+            if route[EARLIER] is not None:
+                _check(route[EARLIER], _EARLIER)
+                route[EARLIER] = tuple(route[EARLIER])
+            row[ROUTE] = tuple(route)
         check_times(row[3])
         if row[STARTED] is not None:
             check_times(row[STARTED])

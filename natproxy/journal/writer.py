@@ -341,7 +341,9 @@ def _entry(serial: int, row: Row, state: Open, end: End, names: bool) -> Entry:
     started, route = row[STARTED], row[ROUTE]
     assert started is not None
     assert route is not None
-    client, client_port, nat, nat_port, upstream, upstream_port, verb, name, identity = route
+    client, client_port, nat, nat_port, upstream, upstream_port, verb, name, identity, earlier = (
+        route
+    )
     removed, ended, outcome, reason, duration = end
     return (
         serial,
@@ -365,4 +367,5 @@ def _entry(serial: int, row: Row, state: Open, end: End, names: bool) -> Entry:
         outcome,
         reason,
         duration,
+        None if earlier is None else (earlier[0], earlier[1] + 1),
     )

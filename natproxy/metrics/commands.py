@@ -16,6 +16,8 @@ A client chooses their text, so that as labels they would be without number.
 """
 
 _COMPLETED = Outcome.COMPLETED
+# Its command has not ended: it is not counted.
+_RETRIED = Outcome.RETRIED
 
 
 class VerbCounters:
@@ -32,7 +34,7 @@ class VerbCounters:
 
     def __init__(self) -> None:
         self.completed = 0
-        self.others = {outcome: 0 for outcome in Outcome if outcome is not _COMPLETED}
+        self.others = {outcome: 0 for outcome in Outcome if outcome not in (_COMPLETED, _RETRIED)}
         self.sent = 0
         self.duration = Histogram()
         self.first_byte = Histogram()

@@ -17,7 +17,8 @@ from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.metrics.families import Family, Histogram, counter, gauge, histogram
 from natproxy.metrics.kernel import PortReader
 from natproxy.metrics.reconcile import Reconciler
-from natproxy.nat import Event, Failed, NATEntry, NATTable, TranslationKey
+from natproxy.nat import Event, Failed, NATEntry, NATTable, Outcome, TranslationKey
+from natproxy.nat.events import total_of
 from natproxy.nat.ring import EventRing
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.records.record import Origin
@@ -92,8 +93,15 @@ class ProxyMetrics(DaemonMetrics):
         self.in_thread = in_thread or Threads(self.clock, 1, "metrics")
         self._table = factory.table
         self._pool = relays.pool
+        self._retries = factory.resources.retries
         self._ports = PortReader(self.upstreams, self.in_thread, self.clock.seconds)
-        self.reconciler = Reconciler(factory.table, self.upstreams, self.in_thread, self.clock)
+        self.reconciler = Reconciler(
+            factory.table,
+            self.upstreams,
+            self.in_thread,
+            self.clock,
+            without_entry=factory.resources.upstreams.checks.ends,
+        )
         self._checks: LoopingCall = LoopingCall(self.reconciler.compare)
         self._checks.clock = self.clock
         # Entries that were removed, and when, in seconds of the table's clock.
@@ -127,8 +135,10 @@ class ProxyMetrics(DaemonMetrics):
 
         def failed(event: Event) -> None:
             assert type(event) is Failed
+            if event.outcome is Outcome.RETRIED:
+                return
             counters = self.commands.by_verb.get(event.command.verb, self.commands.other)
-            counters.count(event.outcome, event.sent, event.monotonic - event.started_at)
+            counters.count(event.outcome, total_of(event), event.monotonic - event.started_at)
 
         return (
             table.count(removed),
@@ -138,15 +148,17 @@ class ProxyMetrics(DaemonMetrics):
     def _count_ended(self) -> None:
         """Count the commands that have ended since the last call."""
         counters_of, other = self.commands.by_verb.get, self.commands.other
-        connect = self.connect.observe
+        connect, retried = self.connect.observe, Outcome.RETRIED
         for entry, now in self._ended:
             started, relaying, outcome = entry.started_at, entry.relaying_at, entry.outcome
             self._last_key = entry.key
             counters = counters_of(entry.command[0], other)
-            if outcome is not None:
-                counters.count(outcome, entry.relayed, now - started)
-            connect(entry.registered_at - started)
-            if relaying is not None:
+            earlier = entry.earlier
+            if outcome is not None and outcome is not retried:
+                counters.count(outcome, entry.total, now - started)
+            if earlier is None:
+                connect(entry.registered_at - started)
+            if relaying is not None and (earlier is None or not earlier.bytes):
                 counters.first_byte.observe(relaying - started)
         self._ended.clear()
 
@@ -189,6 +201,7 @@ class ProxyMetrics(DaemonMetrics):
                 "Pieces of bodies that were copied because there was no pipe for them",
                 pool.refused,
             ),
+            *self._retry_families(),
             gauge(
                 f"{prefix}_reconcile_defects",
                 "Entries without a socket and sockets without an entry, in the last comparison",
@@ -209,7 +222,33 @@ class ProxyMetrics(DaemonMetrics):
             "connect": self.connect.buckets().json(),
             "ports": self._ports.last.json(),
             "pipes": {"used": pool.lent, "pooled": pool.kept, "refused": pool.refused},
+            "retries": self._retries.json(),
         }
+
+    def _retry_families(self) -> list[Family]:
+        prefix, retries = self.prefix, self._retries
+        return [
+            counter(
+                f"{prefix}_retries",
+                "Further attempts of commands of which no reply had been received",
+                retries.retried,
+            ),
+            counter(
+                f"{prefix}_interruptions",
+                "Bodies whose upstream has failed, and whose rest was requested",
+                retries.interrupted,
+            ),
+            counter(
+                f"{prefix}_resumes",
+                "Bodies that were continued on another upstream connection",
+                retries.resumed,
+            ),
+            counter(
+                f"{prefix}_resumed_bytes",
+                "Bytes of bodies that were passed on after an interruption",
+                retries.resumed_bytes,
+            ),
+        ]
 
     def _ring_families(self) -> list[Family]:
         prefix, ring = self.prefix, self.recorders.ring

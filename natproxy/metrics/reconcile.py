@@ -27,7 +27,7 @@ from natproxy.kernel.sockets import (
     own_sockets,
     plain_host,
 )
-from natproxy.nat import NATTable
+from natproxy.nat import NATTable, TranslationKey
 from natproxy.server.threads import InThread
 
 APART = 0.5
@@ -107,6 +107,8 @@ class Reconciler:
     :param clock: for the time between the two looks.
     :param directory: of the process in ``/proc``.
     :param visible: returns whether the kernel lists sockets of this process at all.
+    :param without_entry: returns the ends of connections to upstreams that have no entry: those of
+        health checks.
     :ivar last: the last result; ``None`` before the first one.
     """
 
@@ -118,6 +120,7 @@ class Reconciler:
         clock: IReactorTime,
         directory: str = DIRECTORY,
         visible: Callable[[], bool] | None = None,
+        without_entry: Callable[[], Collection[TranslationKey]] = tuple,
     ) -> None:
         self.last: Comparison | None = None
         self._table = table
@@ -126,6 +129,7 @@ class Reconciler:
         self._clock = clock
         self._directory = directory
         self._visible = visible or partial(own_listener_is_listed, directory)
+        self._without_entry = without_entry
         self._waiting: list[Deferred[Comparison]] | None = None
 
     def compare(self) -> Deferred[Comparison]:
@@ -161,7 +165,11 @@ class Reconciler:
         }
         upstreams = {*self._upstreams(), *(remote for _, remote in rows)}
         # The rows are read first: the socket of a new entry exists before the entry does.
-        return Look(rows, await self._in_thread(lambda: own_routes(upstreams, self._directory)))
+        checks = {*self._without_entry()}
+        sockets = await self._in_thread(lambda: own_routes(upstreams, self._directory))
+        for ends in checks.union(self._without_entry()):
+            sockets.pop(_route(*ends), None)
+        return Look(rows, sockets)
 
     def _result(self, first: Look, second: Look) -> Comparison:
         before_rows, before_sockets = _only_rows(first), _only_sockets(first)

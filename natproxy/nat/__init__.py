@@ -5,9 +5,10 @@ from natproxy.nat.events import Event, Failed, Registered, Relaying, Removed
 from natproxy.nat.recorder import Recorder
 from natproxy.nat.subscribers import Subscribers
 from natproxy.nat.table import NATTable, NotInTable, TranslationExists
-from natproxy.nat.translation import EntryState, Outcome, TranslationKey
+from natproxy.nat.translation import Earlier, EntryState, Outcome, TranslationKey
 
 __all__ = [
+    "Earlier",
     "EntryState",
     "Event",
     "Failed",

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from natproxy.address import Address
 from natproxy.nat.rows import Row
-from natproxy.nat.translation import EntryState, Outcome, TranslationKey
+from natproxy.nat.translation import Earlier, EntryState, Outcome, TranslationKey
 from natproxy.protocol import Command, name_of
 
 
@@ -39,6 +39,7 @@ class NATEntry:
     :ivar reason: why it was removed, or the error that the client received; may be ``None``.
     :ivar identity: the client's authenticated name; ``None`` if it has none.
     :ivar recorded: the row of its registration in the ring of events; ``None`` without a ring.
+    :ivar earlier: the earlier attempts of its command; ``None`` if it is the first one.
     """
 
     __slots__ = (
@@ -46,6 +47,7 @@ class NATEntry:
         "client",
         "client_address",
         "command",
+        "earlier",
         "identity",
         "key",
         "outcome",
@@ -71,6 +73,7 @@ class NATEntry:
         registered_at: float,
         cancel: Callable[[], object],
         identity: str | None = None,
+        earlier: Earlier | None = None,
     ) -> None:
         self.serial = serial
         self.key = key
@@ -88,6 +91,12 @@ class NATEntry:
         self.recorded: Row | None = None
         self.cancel = cancel
         self.identity = identity
+        self.earlier = earlier
+
+    @property
+    def total(self) -> int:
+        """Bytes that all attempts of the command so far have passed to the client."""
+        return self.relayed if self.earlier is None else self.earlier.bytes + self.relayed
 
     @property
     def verb(self) -> bytes:

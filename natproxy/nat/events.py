@@ -1,8 +1,11 @@
 """Events of the NAT table, for subscribers: the log, a journal, metrics, watchers.
 
 A translation begins with `Registered`, which `Relaying` may follow, and ends with `Removed`;
-the three have one serial number. `Failed` reports a command that never had an upstream
-connection, with a serial number of its own.
+the three have one serial number. `Failed` reports a command, or an attempt of it, that had no
+upstream connection, with a serial number of its own.
+
+A command can have several attempts, each with a translation of its own: all but the last one have
+the outcome `Outcome.RETRIED`.
 
 The events are named tuples: a frozen dataclass of as many fields takes four times as long to
 create, and there are three events for each command.
@@ -13,7 +16,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from natproxy.address import Address
-from natproxy.nat.translation import Outcome, TranslationKey
+from natproxy.nat.translation import Earlier, Outcome, TranslationKey
 from natproxy.protocol import Command
 
 
@@ -29,6 +32,7 @@ class Registered(NamedTuple):
         file name in it.
     :ivar key: the two ends of the upstream connection.
     :ivar identity: the client's authenticated name; ``None`` if it has none.
+    :ivar earlier: the earlier attempts of the command; ``None`` if it is the first one.
     """
 
     serial: int
@@ -39,6 +43,7 @@ class Registered(NamedTuple):
     command: Command
     key: TranslationKey
     identity: str | None = None
+    earlier: Earlier | None = None
 
 
 class Relaying(NamedTuple):
@@ -56,6 +61,7 @@ class Relaying(NamedTuple):
     key: TranslationKey
     promised: int | None
     identity: str | None = None
+    earlier: Earlier | None = None
 
 
 class Removed(NamedTuple):
@@ -85,6 +91,7 @@ class Removed(NamedTuple):
     reason: str | None = None
     relaying_at: float | None = None
     identity: str | None = None
+    earlier: Earlier | None = None
 
 
 class Failed(NamedTuple):
@@ -105,6 +112,12 @@ class Failed(NamedTuple):
     outcome: Outcome
     reason: str | None = None
     identity: str | None = None
+    earlier: Earlier | None = None
+
+
+def total_of(event: Removed | Failed) -> int:
+    """Return the bytes that all attempts of a command so far have passed to the client."""
+    return event.sent if event.earlier is None else event.earlier.bytes + event.sent
 
 
 Event = Registered | Relaying | Removed | Failed

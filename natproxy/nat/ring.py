@@ -297,6 +297,7 @@ class EventRing:
                 verb,
                 name,
                 entry.identity,
+                None if entry.earlier is None else entry.earlier.plain(),
             ),
             None,
             0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from natproxy.nat.events import Failed
+from natproxy.nat.translation import Outcome
 from natproxy.protocol import (
     VERBS,
     Command,
@@ -18,11 +19,21 @@ from natproxy.records.packed import MOST, format_packed, parse_packed
 from natproxy.records.record import Origin, Record, microseconds_of
 
 Route = tuple[
-    str, int, "str | None", "int | None", "str | None", "int | None", str, str, "str | None"
+    str,
+    int,
+    "str | None",
+    "int | None",
+    "str | None",
+    "int | None",
+    str,
+    str,
+    "str | None",
+    "tuple[int, int, int] | None",
 ]
 """Client, its port, the proxy's host and port, the upstream's host and port, verb, name, identity.
 
-For the name of several files, see `natproxy.records.packed`.
+The last value is an `Earlier` as a plain tuple: what precedes this attempt of the command. For the
+name of several files, see `natproxy.records.packed`.
 """
 
 # Plain tuples of plain values: the garbage collector stops tracking them, so that 65,536 of them
@@ -60,6 +71,8 @@ OUTCOME: Final = 8
 REASON: Final = 9
 NAME: Final = 7
 """Index of the name in a `Route`."""
+EARLIER: Final = 9
+"""Likewise, of the earlier attempts."""
 DURATION: Final = 10
 """Seconds since the start of the command."""
 UID: Final = 11
@@ -67,6 +80,9 @@ PID: Final = 12
 
 ENDS = ("removed", "failed")
 """The last event of a translation, and the only one of a command that had none."""
+
+RETRIED = Outcome.RETRIED.value
+"""The outcome of an attempt that is not the last one of its command."""
 
 CACHED = 1024
 """Commands of which verb and name are cached."""
@@ -104,13 +120,14 @@ def failed_row(seq: int, event: Failed, verb: str, name: str) -> Row:
     """
     duration = event.monotonic - event.started_at
     client, client_port = event.client
+    earlier = None if event.earlier is None else event.earlier.plain()
     return (
         seq,
         "failed",
         event.serial,
         microseconds_of(event.time),
         microseconds_of(event.time - duration),
-        (client, client_port, None, None, None, None, verb, name, event.identity),
+        (client, client_port, None, None, None, None, verb, name, event.identity, earlier),
         None,
         event.sent,
         event.outcome.value,
@@ -152,7 +169,9 @@ def record_of(row: Row, origin: Origin) -> Record:
             uid=uid,
             pid=pid,
         )
-    client, client_port, nat, nat_port, upstream, upstream_port, verb, text, identity = route
+    client, client_port, nat, nat_port, upstream, upstream_port, verb, text, identity, earlier = (
+        route
+    )
     name, files, others = parse_packed(text)
     return Record(
         event,
@@ -162,8 +181,8 @@ def record_of(row: Row, origin: Origin) -> Record:
         boot,
         seq,
         serial,
-        serial,
-        1,
+        serial if earlier is None else earlier[0],
+        1 if earlier is None else earlier[1] + 1,
         started,
         time if event in ENDS else None,
         client,
@@ -185,7 +204,20 @@ def record_of(row: Row, origin: Origin) -> Record:
         None,
         files,
         others,
+        total_of(row),
     )
+
+
+def total_of(row: Row) -> int | None:
+    """Return the bytes that all attempts of a command have passed to its client.
+
+    :return: ``None`` unless the row is the last event of a command that had several attempts.
+    """
+    route = row[ROUTE]
+    if route is None or row[EVENT] not in ENDS or row[OUTCOME] == RETRIED:
+        return None
+    earlier = route[EARLIER]
+    return None if earlier is None else earlier[2] + (row[SENT] or 0)
 
 
 def verb_and_name(command: Command, every: bool = False) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from natproxy.nat.entry import ClientTransport, NATEntry
 from natproxy.nat.events import ALL_KINDS, Event, Failed, Registered, Relaying, Removed
 from natproxy.nat.recorder import Counter, Recorder
 from natproxy.nat.subscribers import Subscribers
-from natproxy.nat.translation import EntryState, Outcome, TranslationKey
+from natproxy.nat.translation import Earlier, EntryState, Outcome, TranslationKey
 from natproxy.protocol import Command
 
 
@@ -51,6 +51,8 @@ class NATTable:
 
     :param clock: returns monotonic seconds, as ``IReactorTime.seconds`` does.
     :param wall_clock: returns seconds since the epoch.
+    :ivar waiting: by the number of the command, those between two attempts: the last entry of each,
+        and what ends the command.
     """
 
     _log = Logger()
@@ -67,6 +69,7 @@ class NATTable:
         self._by_client: dict[ClientTransport, Held] = {}
         # Whether a port has ever had two entries: else they are in the order of their serials.
         self._shared = False
+        self.waiting: dict[int, tuple[NATEntry, Callable[[Outcome, str], object]]] = {}
         self._subscribers: Subscribers[Event] = Subscribers(ALL_KINDS)
         self._recorder: Recorder | None = None
         self._counters: tuple[Counter, ...] = ()
@@ -126,6 +129,7 @@ class NATTable:
         started_at: float,
         cancel: Callable[[], object],
         identity: str | None = None,
+        earlier: Earlier | None = None,
     ) -> NATEntry:
         """Enter a translation.
 
@@ -134,6 +138,7 @@ class NATTable:
         :param cancel: called by `cancel` and `cancel_client`, to end the relay and reset the
             connections.
         :param identity: the client's authenticated name; ``None`` if it has none.
+        :param earlier: the earlier attempts of the command.
         :raises TranslationExists: if the key is in the table.
         """
         port = key.local.port
@@ -153,6 +158,7 @@ class NATTable:
             self._clock(),
             cancel,
             identity,
+            earlier,
         )
         self._length += 1
         self._by_port[port] = entry if held is None else (*_entries_of(held), entry)
@@ -178,6 +184,7 @@ class NATTable:
                         entry.command,
                         key,
                         identity,
+                        earlier,
                     )
                 )
         return entry
@@ -213,6 +220,7 @@ class NATTable:
                         entry.key,
                         promised,
                         entry.identity,
+                        entry.earlier,
                     )
                 )
 
@@ -262,19 +270,23 @@ class NATTable:
         sent: int,
         reason: str | None = None,
         identity: str | None = None,
-    ) -> None:
-        """Publish that a command has ended without an upstream connection.
+        earlier: Earlier | None = None,
+    ) -> int:
+        """Publish that a command, or an attempt of it, has ended without an upstream connection.
 
         :param started_at: when it began, in seconds of the table's clock.
         :param sent: bytes of the error that the client received.
         :param reason: see `natproxy.nat.events.Failed`.
         :param identity: the client's authenticated name; ``None`` if it has none.
+        :param earlier: the earlier attempts of the command.
+        :return: the serial number.
         """
         self._serial += 1
+        serial = self._serial
         if self._recorder is None and not self._subscribers.by_kind[Failed]:
-            return
+            return serial
         event = Failed(
-            self._serial,
+            serial,
             self._wall_clock(),
             self._clock(),
             started_at,
@@ -284,6 +296,7 @@ class NATTable:
             outcome,
             reason,
             identity,
+            earlier,
         )
         if self._recorder is not None:
             try:
@@ -291,6 +304,7 @@ class NATTable:
             except Exception:
                 self._log.failure(_NOT_RECORDED)
         self._subscribers.publish(event)
+        return serial
 
     def lookup(self, port: int) -> tuple[NATEntry, ...]:
         """Return the entries with a local port of the proxy.
@@ -363,6 +377,7 @@ class NATTable:
                     entry.reason,
                     entry.relaying_at,
                     entry.identity,
+                    entry.earlier,
                 )
             )
 

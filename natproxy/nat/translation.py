@@ -19,6 +19,23 @@ class TranslationKey(NamedTuple):
     upstream: Address
 
 
+class Earlier(NamedTuple):
+    """The earlier attempts of a command.
+
+    :ivar command: serial number of the first one, which is the number of the command.
+    :ivar attempts: how many they are.
+    :ivar bytes: that they have passed to the client.
+    """
+
+    command: int
+    attempts: int
+    bytes: int
+
+    def plain(self) -> tuple[int, int, int]:
+        """Return a plain tuple, which the garbage collector need not track."""
+        return self.command, self.attempts, self.bytes
+
+
 class EntryState(enum.Enum):
     """The states of an entry, in their order."""
 
@@ -48,3 +65,5 @@ class Outcome(enum.Enum):
     """A rule forbids it: it has not begun."""
     LIMITED = "limited"
     """The client is over a limit: it has not begun."""
+    RETRIED = "retried"
+    """This attempt has failed, and another one follows: the command has not ended."""

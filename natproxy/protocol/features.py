@@ -8,6 +8,8 @@ the end of the reply to any other.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from natproxy.protocol.replies import ListingBody
 from natproxy.protocol.text import WireError
@@ -27,6 +29,64 @@ MAX_ABILITY_LINES = 256
 """Lines that a proxy accepts of a ``FEAT`` reply's body."""
 
 
+FIRST_LINE = b"NATPROXY 2"
+"""The first line of the body of a ``FEAT`` reply."""
+
+
+class Abilities(NamedTuple):
+    """What a server supports beside the verbs of version 1, which every server supports.
+
+    :ivar version: of the protocol: 1 or 2.
+    :ivar verbs: the verbs of version 2 in `VERBS`, with the arguments that each takes.
+    """
+
+    version: int
+    verbs: Mapping[bytes, frozenset[bytes]]
+
+    def supports(self, verb: bytes) -> bool:
+        """Return whether the server supports a verb; true for one that is not in `VERBS`."""
+        known = VERBS.get(verb)
+        return verb in self.verbs or known is None or known.version == 1
+
+
+VERSION_1 = Abilities(1, {})
+"""The abilities of a server of version 1."""
+
+
+def parse_abilities(body: bytes) -> Abilities:
+    """Return the abilities in the body of a ``FEAT`` reply: `VERSION_1` if it is no such body.
+
+    Verbs and arguments that are not in `VERBS` are ignored, and so is ``AUTH``, which is not a verb
+    of what is behind a proxy.
+    """
+    first, *others = body.split(b"\n")
+    if first.removesuffix(b"\r") != FIRST_LINE:
+        return VERSION_1
+    verbs = {b"FEAT": frozenset[bytes]()}
+    for line in others:
+        word, *arguments = line.split() or (b"",)
+        verb = VERBS.get(word)
+        if verb is not None and word != AUTH:
+            verbs[word] = frozenset(arguments).intersection(verb.keys)
+    return Abilities(2, verbs)
+
+
+def common_abilities(servers: Iterable[Abilities]) -> Abilities | None:
+    """Return what all servers support; ``None`` if there are none."""
+    common: Abilities | None = None
+    for each in servers:
+        if common is None:
+            common = each
+        else:
+            verbs = {
+                verb: keys & each.verbs[verb]
+                for verb, keys in common.verbs.items()
+                if verb in each.verbs
+            }
+            common = Abilities(min(common.version, each.version), verbs)
+    return common
+
+
 def is_loop_probe(command: Command) -> bool:
     """Return whether a command is one by which a proxy finds out if it is its own upstream.
 
@@ -36,7 +96,9 @@ def is_loop_probe(command: Command) -> bool:
     return command.verb == VIA and _NONCE.fullmatch(command.name) is not None
 
 
-def relayed_abilities(abilities: bytes, auth: bool = False) -> bytes:
+def relayed_abilities(
+    abilities: bytes, auth: bool = False, common: Abilities | None = None
+) -> bytes:
     """Return the lines of a ``FEAT`` reply as a proxy passes them on.
 
     Verbs and arguments that are not in `VERBS` are removed, and so are lines of any other
@@ -45,6 +107,7 @@ def relayed_abilities(abilities: bytes, auth: bool = False) -> bytes:
 
     :param abilities: the lines of the body, without ``END``.
     :param auth: whether the client may send ``AUTH`` to the proxy.
+    :param common: what all upstreams support: other verbs and arguments are removed as well.
     """
     first, *others = abilities.split(b"\n")
     lines = [first.removesuffix(b"\r")]
@@ -54,8 +117,9 @@ def relayed_abilities(abilities: bytes, auth: bool = False) -> bytes:
         verb = VERBS.get(word)
         if word == VIA:
             via.append(line.removesuffix(b"\r"))
-        elif verb is not None and word != AUTH:
-            lines.append(b" ".join((word, *(key for key in arguments if key in verb.keys))))
+        elif verb is not None and word != AUTH and (common is None or word in common.verbs):
+            keys = verb.keys if common is None else common.verbs[word]
+            lines.append(b" ".join((word, *(key for key in arguments if key in keys))))
     own = (AUTH,) if auth else ()
     return b"".join(line + b"\n" for line in (*lines, *own, *via, OWN_VIA) if line)
 
@@ -64,10 +128,12 @@ class AbilitiesReader:
     """Reads the body of a ``FEAT`` reply from pieces of any size.
 
     :param auth: see `relayed_abilities`.
+    :param common: likewise.
     """
 
-    def __init__(self, auth: bool = False) -> None:
+    def __init__(self, auth: bool = False, common: Abilities | None = None) -> None:
         self._auth = auth
+        self._common = common
         self._body = ListingBody()
         self._received = bytearray()
 
@@ -85,4 +151,4 @@ class AbilitiesReader:
         if not self._body.complete:
             return None
         listed = bytes(self._received).removesuffix(END + b"\n")
-        return relayed_abilities(listed, self._auth) + END + b"\n"
+        return relayed_abilities(listed, self._auth, self._common) + END + b"\n"

@@ -1,4 +1,4 @@
-"""The attempt to connect to the upstream for one command."""
+"""One attempt of a command: the factory of its upstream connection."""
 
 from __future__ import annotations
 
@@ -9,69 +9,62 @@ from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 
 from natproxy.address import Address
-from natproxy.nat import Outcome
-from natproxy.protocol import PROXY_ERROR, Command
-from natproxy.proxy.failure import explain
-from natproxy.proxy.interfaces import Client
-from natproxy.proxy.resources import Resources
+from natproxy.protocol import PROXY_ERROR
+from natproxy.proxy.attempted import Attempted
+from natproxy.proxy.failure import Kind, Loss, explain
 from natproxy.proxy.upstream import UpstreamProtocol
+from natproxy.proxy.upstreams import Upstream
 
 
 class UpstreamFactory(ClientFactory):
-    """Opens the upstream connection of one command.
+    """Opens the upstream connection of one attempt of a command.
 
-    :param client: its client's side.
-    :ivar connected: true once a connection has been made, or the command is cancelled: a further
+    :ivar exchange: the command.
+    :ivar upstream: to which it connects.
+    :ivar connected: true once a connection has been made, or the attempt has ended: a further
         connection is reset.
     """
 
     noisy = False
 
-    def __init__(self, client: Client, resources: Resources, command: Command) -> None:
-        self.client = client
-        self.resources = resources
-        self.command = command
+    def __init__(self, exchange: Attempted, upstream: Upstream) -> None:
+        self.exchange = exchange
+        self.upstream = upstream
         self.connected = False
         self._timeout = 0.0
         self._cancel: Callable[[], object] | None = None
 
     def connect(self) -> None:
-        """Begin to connect to the upstream that is chosen for the command."""
-        connector = self.resources.upstreams.choose(self.command)
+        """Begin to connect."""
+        connector = self.upstream.connector
         self._timeout = connector.timeout
         self._cancel = connector.connect(self)
 
-    def cancel(self, outcome: Outcome) -> None:
-        """Cancel the attempt to connect, and publish that the command has ended."""
+    def cancel(self) -> None:
+        """Cancel the attempt to connect; nothing is reported from then on."""
         self.connected = True
         if self._cancel is not None:
             self._cancel()
-        self._publish_failure(outcome, 0)
 
     def buildProtocol(  # type: ignore[override]  # as in `ProxyFactory`
         self, addr: IAddress | Address | None
     ) -> UpstreamProtocol:
         """Return the protocol of the upstream connection."""
-        upstream = addr if isinstance(addr, Address) else self.resources.address_of(addr)
-        return UpstreamProtocol(self, upstream)
+        exchange = self.exchange
+        upstream = addr if isinstance(addr, Address) else exchange.resources.address_of(addr)
+        return UpstreamProtocol(self, exchange, upstream)
 
     def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
-        """Send the client an error that describes the failure, and log the system's error."""
+        """Report the failure to the command, and log the system's error."""
         # There is nothing to be cancelled from here on.
         self.connected = True
         outcome, code, text = explain(reason, self._timeout)
-        self.client.log.error(
+        client = self.exchange.client
+        client.log.error(
             "cannot connect to the upstream for {client}: {reason} ({error})",
-            client=self.client.client_address,
+            client=client.client_address,
             reason=text,
             error=reason.getErrorMessage(),
         )
-        line = self.command.error_line(PROXY_ERROR + text, code)
-        self.client.outbound.write(line)
-        self._publish_failure(outcome, len(line), text)
-        self.client.reply_finished()
-
-    def _publish_failure(self, outcome: Outcome, sent: int, reason: str | None = None) -> None:
-        client, table = self.client, self.resources.table
-        address, began = client.client_address, client.started_at
-        table.fail(address, self.command, began, outcome, sent, reason, client.identity)
+        loss = Loss(Kind.UNREACHABLE, outcome, PROXY_ERROR + text, code, text)
+        self.exchange.failed(loss, None)

@@ -13,7 +13,9 @@ from natproxy.nat import Failed, NATTable, Removed
 from natproxy.proxy.interfaces import Connector
 from natproxy.proxy.loop import LoopGuard
 from natproxy.proxy.protocol import ProxyProtocol
-from natproxy.proxy.resources import Resources, Upstreams
+from natproxy.proxy.resources import Resources
+from natproxy.proxy.retries import Retries
+from natproxy.proxy.upstreams import Target, Upstreams
 from natproxy.relay import Relays
 from natproxy.server.admission import Admission
 from natproxy.server.command_log import log_translation
@@ -25,7 +27,7 @@ class ProxyFactory(CommandFactory):
     """Makes the client connections of one proxy.
 
     :param clock: for every time-out.
-    :param connector: makes the upstream connections.
+    :param connector: makes the connections to its one upstream, until `Upstreams.use` sets others.
     :param reply_timeout: seconds in which the upstream must send the header of a reply, and
         then each further part of it.
     :param idle_timeout: seconds that a client may take for its next step.
@@ -34,6 +36,7 @@ class ProxyFactory(CommandFactory):
     :param first_command_timeout: seconds that a client may take for its first command; 0
         for no limit but ``idle_timeout``.
     :param wall_clock: returns seconds since the epoch, for the events of the table.
+    :param resume_for: seconds for which a body is tried to be continued; see `Retries`.
     :ivar table: the translations that exist now.
     :ivar resources: what the client connections use.
     :ivar loops: finds out whether the upstream leads back to the proxy.
@@ -50,15 +53,19 @@ class ProxyFactory(CommandFactory):
         relays: Relays | None = None,
         first_command_timeout: float = 0.0,
         wall_clock: Callable[[], float] = time.time,
+        resume_for: float = 0.0,
     ) -> None:
         super().__init__(clock, idle_timeout, admission, first_command_timeout)
         self.table = NATTable(clock.seconds, wall_clock)
         self.stop_logging = self.table.subscribe(log_translation, (Removed, Failed))
+        upstreams = Upstreams(clock)
+        upstreams.use([Target("upstream", "", connector)])
         self.resources = Resources(
             self.table,
-            Upstreams(connector),
+            upstreams,
             relays or Relays(),
             Deadlines(clock, reply_timeout),
+            Retries(clock, resume_for),
             self.minimum_rate,
             self.address_of,
         )
@@ -66,8 +73,13 @@ class ProxyFactory(CommandFactory):
         self.loops = LoopGuard(clock, self.resources)
         self.protocol = partial(ProxyProtocol, self.resources, self.loops)
 
+    def start(self) -> None:
+        """Begin to check the upstreams, if there are several."""
+        self.resources.upstreams.start()
+
     def drain(self) -> Deferred[None]:
         """Wait until every client has finished, then close the pipes of the relays."""
+        self.resources.upstreams.stop()
         return super().drain().addCallback(self._drained)
 
     def _drained(self, _: None) -> None:

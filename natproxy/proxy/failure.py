@@ -16,7 +16,38 @@ from natproxy.protocol import (
     PROXY_ERROR,
     UNAVAILABLE,
 )
+from natproxy.server.state import Symbol
 from natproxy.tls.failure import refusal_of
+
+
+class Kind(Symbol):
+    """What an attempt of a command has failed by; it decides whether another one may follow."""
+
+    UNREACHABLE = "unreachable"
+    """There is no connection."""
+    LOST = "lost"
+    """The connection has ended, or was silent or too slow, before the end of the reply."""
+    BUSY = "busy"
+    """The reply to a request for the rest of a body is a temporary error."""
+    FINAL = "final"
+    """No other attempt may follow."""
+
+
+class Loss(NamedTuple):
+    """How an attempt of a command has failed.
+
+    :ivar message: for the client, if nothing of the reply has been passed on.
+    :ivar code: likewise, for a verb of version 2.
+    :ivar reason: for the table's event.
+    :ivar wait: seconds that the upstream requests before the next attempt.
+    """
+
+    kind: Kind
+    outcome: Outcome
+    message: str = ""
+    code: int | None = None
+    reason: str | None = None
+    wait: float = 0.0
 
 
 class ConnectFailure(NamedTuple):

@@ -67,6 +67,11 @@ def with_header(transport: Transport, client: Client, translation: str, line: by
     :param translation: as of `encode_header`.
     """
     header = encode_header(client.client_address, client.local_address, translation)
+    return send_header(transport, header, line)
+
+
+def send_header(transport: Transport, header: bytes, line: bytes) -> bytes:
+    """Return what is to be written: the line, with a header before it. With TLS, send that now."""
     if isinstance(transport, ProtocolWrapper):
         # The handshake begins when the protocol's `connectionMade` has returned.
         cast(ITransport, transport.transport).write(header)

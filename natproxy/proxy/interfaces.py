@@ -79,6 +79,14 @@ class Client(Protocol):
         """Limit the time of the reply's body, which a relay moves from now on."""
         ...
 
+    def reply_suspended(self) -> None:
+        """Stop the clocks of the client: its upstream has failed, and the body is to continue."""
+        ...
+
+    def reply_resumed(self) -> None:
+        """Let the clocks of the client continue: its body does."""
+        ...
+
     def reply_finished(self) -> None:
         """Begin the next command: the whole reply, or an error in its place, is written."""
         ...

@@ -1,17 +1,19 @@
-"""Whether the upstream of a proxy leads back to the proxy: directly, or through other proxies.
+"""Whether an upstream of a proxy leads back to the proxy: directly, or through other proxies.
 
 In such a loop each command would become a new one, until descriptors are used up. A command that
 comes from the proxy's end of an upstream connection is refused at once. Behind other proxies it has
 another address. So a proxy that has many commands like each other in flight sends a probe: ``VIA``
 and a random number. Every proxy, also one of an older version, sends it on; a file server does not
 support it. If the probe comes back as a command of a client, there is a loop, and commands are
-refused until a later probe does not come back.
+refused until a later probe does not come back. With several upstreams, each gets a probe of its
+own.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from typing import cast
 
@@ -23,8 +25,9 @@ from natproxy.access import Verdict, refuse
 from natproxy.address import Address
 from natproxy.nat import Outcome
 from natproxy.protocol import LOOP_DETECTED, PROXY_ERROR, VIA, Command, is_loop_probe
-from natproxy.proxy.attempt import UpstreamFactory
+from natproxy.proxy.exchange import Exchange
 from natproxy.proxy.resources import Resources
+from natproxy.proxy.upstreams import Upstream
 from natproxy.relay import Outbound
 from natproxy.server.state import Symbol, transition_table
 
@@ -54,22 +57,22 @@ class State(Symbol):
     CLEAR = "clear"
     """None is suspected."""
     PROBING = "probing"
-    """A probe is under way; commands are sent to the upstream."""
+    """Probes are under way; commands are sent to the upstreams."""
     LOOPED = "looped"
     """There is one; commands are refused."""
     CHECKING = "checking"
-    """A probe is under way; commands are still refused."""
+    """Probes are under way; commands are still refused."""
 
 
 class Event(Symbol):
     """What changes the `State`."""
 
     PROBE = "probe"
-    """A probe is sent."""
+    """A probe is sent to each upstream."""
     RETURNED = "returned"
-    """The probe has come back."""
+    """A probe has come back."""
     ENDED = "ended"
-    """The probe has been replied to, has failed, or has taken too long."""
+    """Each probe has been replied to, has failed, or has taken too long."""
 
 
 TRANSITIONS = transition_table(
@@ -79,7 +82,7 @@ TRANSITIONS = transition_table(
         State.LOOPED: {
             Event.PROBE: State.CHECKING,
             Event.RETURNED: State.LOOPED,
-            # The reply to the probe comes back the same way.
+            # The replies to the probes come back the same way.
             Event.ENDED: State.LOOPED,
         },
         State.CHECKING: {Event.RETURNED: State.LOOPED, Event.ENDED: State.CLEAR},
@@ -89,7 +92,7 @@ TRANSITIONS = transition_table(
 
 
 class LoopGuard:
-    """Finds out whether the upstream leads back to the proxy.
+    """Finds out whether an upstream leads back to the proxy.
 
     :param clock: schedules the probes.
     :param resources: of the proxy.
@@ -109,10 +112,11 @@ class LoopGuard:
         self._threshold = 0
         self._until = 0.0
         self._reported = -INTERVAL
-        self._probe: _Probe | None = None
+        # Those that are under way, by their random numbers.
+        self._probes: dict[bytes, _Probe] = {}
 
     def client_connected(self) -> None:
-        """Suspect a loop if enough commands are in flight that are alike, and send a probe."""
+        """Suspect a loop if enough commands are in flight that are alike, and send probes."""
         table = self._resources.table
         in_flight = len(table)
         if in_flight < self.several or self.state is not State.CLEAR:
@@ -127,18 +131,18 @@ class LoopGuard:
         self._until = now + INTERVAL
         last = islice(reversed([*table]), SEVERAL)
         if len({entry.command.line for entry in last}) <= ALIKE:
-            self._send_probe()
+            self._send_probes()
 
     def refuses(self, command: Command) -> bool:
         """Return whether a command is to be refused.
 
-        If it is the probe that is under way, there is a loop.
+        If it is a probe that is under way, there is a loop.
         """
-        probe = self._probe
-        if probe is None or not is_loop_probe(command) or command.name != probe.nonce:
+        probe = self._probes.get(command.name) if is_loop_probe(command) else None
+        if probe is None:
             return self.closed
         if not self.closed:
-            self._report()
+            self._report(probe.upstream)
         self.state = TRANSITIONS[self.state][Event.RETURNED]
         self.closed = True
         self._until = self._clock.seconds() + INTERVAL
@@ -146,9 +150,9 @@ class LoopGuard:
 
     def refusal(self) -> Verdict:
         """Return the refusal of a command, and check now and then whether the loop still exists."""
-        waiting = self.state is not State.LOOPED or self._probe is not None
+        waiting = self.state is not State.LOOPED or self._probes
         if not waiting and self._clock.seconds() >= self._until:
-            self._send_probe()
+            self._send_probes()
         return _REFUSAL
 
     def refuse_own_connection(self) -> Verdict:
@@ -159,24 +163,39 @@ class LoopGuard:
             self._report()
         return _REFUSAL
 
-    def _report(self) -> None:
+    def _report(self, upstream: Upstream | None = None) -> None:
+        several = upstream is not None and len(self._resources.upstreams) > 1
         self._log.error(
-            "the upstream leads back to this proxy, so that commands are refused:"
-            " set --upstream to a file server, or to a proxy in front of one"
+            "the upstream {name}leads back to this proxy, so that commands are refused:"
+            " set --upstream to a file server, or to a proxy in front of one",
+            name=f"{upstream.name} " if upstream is not None and several else "",
         )
 
     def stop(self) -> None:
-        """Cancel the probe that is under way: the daemon stops."""
-        if self._probe is not None:
-            self._probe.cancel(Outcome.DRAINED)
+        """Cancel the probes that are under way: the daemon stops."""
+        for probe in list(self._probes.values()):
+            probe.cancel(Outcome.DRAINED)
 
-    def _send_probe(self) -> None:
+    def _send_probes(self) -> None:
         self.state = TRANSITIONS[self.state][Event.PROBE]
-        self._probe = probe = _Probe(self._clock, self._resources, self._ended)
-        probe.send()
+        upstreams = self._resources.upstreams
+        probes = [
+            _Probe(self._clock, self._resources, upstream, self._ended)
+            for upstream in upstreams.eligible
+        ]
+        self._probes = {probe.nonce: probe for probe in probes}
+        if not probes:
+            self._all_ended()
+        # One may end before another one is sent.
+        for probe in probes:
+            probe.send()
 
-    def _ended(self) -> None:
-        self._probe = None
+    def _ended(self, probe: _Probe) -> None:
+        del self._probes[probe.nonce]
+        if not self._probes:
+            self._all_ended()
+
+    def _all_ended(self) -> None:
         self.state = TRANSITIONS[self.state][Event.ENDED]
         self.closed = self.state is not State.CLEAR
 
@@ -193,6 +212,7 @@ class _Outbound:
 class _Probe:
     """The client of a probe; it has an entry in the table, as every command has.
 
+    :param upstream: to which it is sent.
     :param ended: called once, when it has ended.
     :ivar nonce: the random number in it.
     """
@@ -201,8 +221,14 @@ class _Probe:
     may_authenticate = False
 
     def __init__(
-        self, clock: IReactorTime, resources: Resources, ended: Callable[[], object]
+        self,
+        clock: IReactorTime,
+        resources: Resources,
+        upstream: Upstream,
+        ended: Callable[[_Probe], object],
     ) -> None:
+        resources = replace(resources, upstreams=resources.upstreams.only(upstream))
+        self.upstream = upstream
         self.nonce = secrets.token_hex(16).encode("ascii")
         self.started_at = clock.seconds()
         self.outbound = cast(Outbound, _Outbound())
@@ -211,17 +237,22 @@ class _Probe:
         self.local_address: IAddress = UNIXAddress(None)
         self.client_address: Address = resources.address_of(self.local_address)
         line = VIA + b" " + self.nonce
-        self._resources = resources
-        self._upstream = UpstreamFactory(self, resources, Command(VIA, self.nonce, line))
+        self._exchange = Exchange(self, resources, Command(VIA, self.nonce, line))
         self._when_ended = ended
         self._timer: IDelayedCall | None = clock.callLater(PROBE_TIMEOUT, self._expire)
 
     def send(self) -> None:
         """Send the probe to the upstream."""
-        self._upstream.connect()
+        self._exchange.proceed()
 
     def body_begun(self) -> None:
         """Do nothing: the whole probe has a time-out."""
+
+    def reply_suspended(self) -> None:
+        """Do nothing: a probe is not repeated."""
+
+    def reply_resumed(self) -> None:
+        """Do nothing, as `reply_suspended`."""
 
     def reply_finished(self) -> None:
         """Report the end: a reply, or an error in its place, has been written."""
@@ -233,10 +264,7 @@ class _Probe:
 
     def cancel(self, outcome: Outcome) -> None:
         """Reset the upstream connection, or cancel the attempt to connect."""
-        if self._upstream.connected:
-            self._resources.table.cancel_client(self.outbound, outcome)
-        else:
-            self._upstream.cancel(outcome)
+        if not self._exchange.cancel(outcome):
             self._end()
 
     def _expire(self) -> None:
@@ -247,4 +275,4 @@ class _Probe:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._when_ended()
+        self._when_ended(self)

@@ -9,7 +9,7 @@ from natproxy.access import Verdict
 from natproxy.address import Address
 from natproxy.nat import Outcome
 from natproxy.protocol import PROXY_ERROR, VIA, Command
-from natproxy.proxy.attempt import UpstreamFactory
+from natproxy.proxy.exchange import Exchange
 from natproxy.proxy.loop import LoopGuard
 from natproxy.proxy.resources import Resources
 from natproxy.server.connection import CommandReceiver
@@ -34,7 +34,7 @@ class ProxyProtocol(CommandReceiver):
         self._resources = resources
         self._loops = loops
         # That of the current command, if there is one.
-        self._upstream: UpstreamFactory | None = None
+        self._exchange: Exchange | None = None
 
     @property
     def local_address(self) -> IAddress:
@@ -59,16 +59,17 @@ class ProxyProtocol(CommandReceiver):
         if self._resources.table.is_upstream_connection(self.client_address, self._own_address):
             self.refuse_command(command, loops.refuse_own_connection())
             return
-        self._upstream = UpstreamFactory(self, self._resources, command)
-        self._upstream.connect()
+        checks = self._resources.upstreams.checks
+        if checks.connected and checks.is_own(self.client_address):
+            self.refuse_command(command, loops.refuse_own_connection())
+            return
+        self._exchange = Exchange(self, self._resources, command)
+        self._exchange.proceed()
 
     def cancel_command(self, outcome: Outcome) -> None:
         """Remove the client's entries from the table, or cancel the attempt to connect."""
-        assert self._upstream is not None
-        if self._upstream.connected:
-            self._resources.table.cancel_client(self.outbound, outcome)
-        else:
-            self._upstream.cancel(outcome)
+        assert self._exchange is not None
+        self._exchange.cancel(outcome)
 
     def publish_refusal(self, command: Command, verdict: Verdict, sent: int) -> None:
         """Publish that a command has ended without an upstream connection."""
@@ -84,7 +85,7 @@ class ProxyProtocol(CommandReceiver):
 
     def reply_finished(self) -> None:
         """Begin the next command. The last one is not kept: its line can be 16 KiB long."""
-        self._upstream = None
+        self._exchange = None
         super().reply_finished()
 
     def reply_broken_off(self, outcome: Outcome) -> None:

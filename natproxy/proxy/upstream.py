@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol as Interface
-
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -21,7 +19,6 @@ from natproxy.protocol import (
     VERBS,
     AbilitiesReader,
     Body,
-    Command,
     CountedBody,
     Framing,
     Header,
@@ -30,13 +27,13 @@ from natproxy.protocol import (
     parse_header,
     printable,
 )
-from natproxy.proxy.failure import explain_loss
+from natproxy.proxy.attempted import Attempt, Attempted
+from natproxy.proxy.failure import Kind, Loss, explain_loss
 from natproxy.proxy.header import NO_HEADER_EXPECTED, is_reply_to_header, with_header
-from natproxy.proxy.interfaces import Client
-from natproxy.proxy.resources import Resources
+from natproxy.proxy.resumption import Resumption
 from natproxy.proxy.state import TRANSITIONS, Event, State
 from natproxy.proxy.transport import UpstreamTransport
-from natproxy.relay import PeerGone, SocketJob, SocketRelay, Transport, send_at_once
+from natproxy.relay import PeerGone, SocketJob, SocketRelay, SourceShort, Transport, send_at_once
 from natproxy.server.minimum_rate import Sending
 
 # Looking up a member of an Enum class is slow before Python 3.12.
@@ -46,27 +43,12 @@ _LISTING, _NOTHING = Framing.LISTING, Framing.NOTHING
 _COMPLETED = Outcome.COMPLETED
 
 
-class Attempt(Interface):
-    """The attempt to connect for one command, as the connection uses it.
-
-    :ivar connected: true once a connection has been made, or the command is cancelled.
-    """
-
-    client: Client
-    resources: Resources
-    command: Command
-    connected: bool
-
-    def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
-        """Send the client an error in place of the reply."""
-        ...
-
-
 @implementer(IHandshakeListener)
 class UpstreamProtocol(Protocol):
-    """An upstream connection: sends one command and passes on one reply.
+    """An upstream connection: sends one command and passes on one reply, or the rest of it.
 
     :param attempt: that has led to it.
+    :param exchange: the command.
     :param upstream: the address of the other end.
     """
 
@@ -79,13 +61,16 @@ class UpstreamProtocol(Protocol):
     """The rate of the body, if there is a minimum."""
     _verified = False
     """Whether the handshake of TLS is complete, if there is TLS."""
+    _body: Body
+    """What is counted of the body; there is none before the state ``BODY``."""
     _features: AbilitiesReader
     """Reads the body in the state ``FEATURES``."""
 
-    def __init__(self, attempt: Attempt, upstream: Address) -> None:
+    def __init__(self, attempt: Attempt, exchange: Attempted, upstream: Address) -> None:
         self.factory: Attempt = attempt
-        self._client = attempt.client
-        self._resources = attempt.resources
+        self._exchange = exchange
+        self._client = exchange.client
+        self._resources = exchange.resources
         self._upstream = upstream
         self._state = State.NEW
         # Of a header of which the end has not been received.
@@ -105,7 +90,8 @@ class UpstreamProtocol(Protocol):
             self.transport.abortConnection()
             return
         factory.connected = True
-        resources, client, transport = self._resources, self._client, self.transport
+        exchange, resources = self._exchange, self._resources
+        client, transport = self._client, self.transport
         if isinstance(transport, UpstreamTransport):
             local = transport.local_address()
         else:
@@ -115,10 +101,11 @@ class UpstreamProtocol(Protocol):
                 TranslationKey(local, self._upstream),
                 client.outbound,
                 client.client_address,
-                factory.command,
+                exchange.command,
                 client.started_at,
                 self.cancel,
                 client.identity,
+                exchange.earlier,
             )
         except TranslationExists:
             # The system has reused the port of a connection whose loss is not reported yet.
@@ -129,9 +116,10 @@ class UpstreamProtocol(Protocol):
         if self._state is _CLOSED:
             return
         self._state = TRANSITIONS[self._state][_REGISTERED]
+        exchange.connected(self)
         resources.replies.set(self.reply_expired)
-        line = factory.command.line + b"\n"
-        if resources.upstreams.header:
+        line = exchange.line + b"\n"
+        if exchange.upstream.header:
             translation = f"{resources.upstreams.boot}:{self._entry.serial}"
             line = with_header(transport, client, translation, line)
         if isinstance(transport, UpstreamTransport):
@@ -180,7 +168,7 @@ class UpstreamProtocol(Protocol):
                 )
             unverified = not self._verified and ISSLTransport.providedBy(self.transport)
             text = explain_loss(reason, unverified, begun=state is not State.WAITING)
-            self._fail(Outcome.UPSTREAM_GONE, text, BAD_GATEWAY)
+            self.fail(Loss(Kind.LOST, Outcome.UPSTREAM_GONE, text, BAD_GATEWAY, text))
 
     # What the table, the deadlines and the relay call.
 
@@ -189,12 +177,13 @@ class UpstreamProtocol(Protocol):
         if self._state is _BODY:
             self._relay.cancel()
         self._close(Event.CANCELLED)
+        self._exchange.cancelled()
         self._client.reply_broken_off(Outcome.CLIENT_GONE)
 
     def reply_expired(self) -> None:
         """Report that the header, or the ``FEAT`` reply, was not complete in time."""
         text = f"{PROXY_ERROR}the server was silent for {self._resources.replies.seconds:g} s"
-        self._fail(Outcome.TIMEOUT, text, GATEWAY_TIMEOUT)
+        self.fail(Loss(Kind.LOST, Outcome.TIMEOUT, text, GATEWAY_TIMEOUT, text))
 
     def body_expired(self) -> None:
         """Abort the reply if the upstream was silent, and not paused by the client."""
@@ -202,9 +191,7 @@ class UpstreamProtocol(Protocol):
         if outbound.paused or outbound.held:
             self._body_received()
             return
-        self._log_error("the upstream {upstream} timed out inside a reply to {client}")
-        self._relay.cancel()
-        self._break_off(Outcome.TIMEOUT)
+        self._interrupt("the upstream {upstream} timed out inside a reply to {client}")
 
     @property
     def relayed(self) -> int:
@@ -213,26 +200,25 @@ class UpstreamProtocol(Protocol):
 
     def sends_too_slowly(self) -> None:
         """Abort the reply: the upstream has sent fewer bytes than the minimum rate."""
-        rate = self._resources.minimum_rate.rate
         text = "the upstream {upstream} sent fewer than {rate} bytes a second to {client}"
-        self._log_error(text, rate=rate)
-        self._relay.cancel()
-        self._break_off(Outcome.TIMEOUT)
+        self._interrupt(text, rate=self._resources.minimum_rate.rate)
 
     def relay_ended(self, error: Exception | None) -> None:
-        """Finish the command, or abort the reply.
+        """Finish the command, or continue or abort the reply.
 
         :param error: ``None`` if the whole body has been passed on.
         """
         if error is None:
             self._finish()
         elif isinstance(error, PeerGone):
-            self._break_off(Outcome.CLIENT_GONE)
+            self._break_off(Loss(Kind.FINAL, Outcome.CLIENT_GONE))
         else:
             self._log_error(
                 "the upstream {upstream} failed inside a reply to {client}: {reason}", reason=error
             )
-            self._break_off(Outcome.UPSTREAM_GONE)
+            # Of another error it is not known whether all received bytes have been passed on.
+            kind = Kind.LOST if isinstance(error, SourceShort) else Kind.FINAL
+            self._break_off(Loss(kind, Outcome.UPSTREAM_GONE, str(error)))
 
     # The parts of a reply.
 
@@ -245,7 +231,8 @@ class UpstreamProtocol(Protocol):
 
         :param end: position of the header's line feed.
         """
-        command = self.factory.command
+        exchange = self._exchange
+        command = exchange.command
         verb = VERBS.get(command.verb)
         framing = _NOTHING if verb is None else verb.framing
         try:
@@ -253,8 +240,13 @@ class UpstreamProtocol(Protocol):
         except WireError as malformed:
             self._fail_malformed(str(malformed))
             return
+        if exchange.upstream.failures:
+            exchange.upstream.succeeded()
+        if exchange.resumption is not None:
+            self._rest_received(data[end + 1 :], header, exchange.resumption)
+            return
         error = header.error
-        if error and self._resources.upstreams.header and is_reply_to_header(command, error):
+        if error and exchange.upstream.header and is_reply_to_header(command, error):
             self._fail_malformed(NO_HEADER_EXPECTED)
             return
         listing = header.framing is _LISTING
@@ -265,7 +257,7 @@ class UpstreamProtocol(Protocol):
             self._listing_received(data, end, header)
         elif verb is None and header.error is None and data[:end].split()[:1] == [b"OK"]:
             self._log_malformed(f"no framing is known for {printable(command.shown.verb, 80)}")
-            self._fail(Outcome.ERROR, UNKNOWN_COMMAND)
+            self.fail(Loss(Kind.FINAL, Outcome.ERROR, UNKNOWN_COMMAND, None, UNKNOWN_COMMAND))
         elif len(data) > end + header.size:
             # Most replies are short: they are complete, and need no relay.
             self._entry.write(data[: end + 1 + header.size])
@@ -275,10 +267,30 @@ class UpstreamProtocol(Protocol):
             body.advance(len(data) - end - 1)
             self._relay_body(data, header, body)
 
+    def _rest_received(self, received: bytes, header: Header, resumption: Resumption) -> None:
+        """Pass on the rest of a body, or what has been received of it."""
+        loss = resumption.check(header)
+        if loss is not None:
+            self.fail(loss)
+            return
+        self._resources.table.relaying(self._entry, header.size)
+        if self._state is _CLOSED:
+            return
+        self._exchange.resumed()
+        if len(received) >= header.size:
+            self._entry.write(received[: header.size])
+            self._finish()
+        else:
+            body = CountedBody(header.size)
+            body.advance(len(received))
+            self._relay_body(received, header, body)
+
     def _listing_received(self, data: bytes, end: int, header: Header) -> None:
-        if self.factory.command.verb == b"FEAT":
+        if self._exchange.command.verb == b"FEAT":
             self._advance(Event.FEATURES_BEGUN)
-            self._features = AbilitiesReader(self._client.may_authenticate)
+            self._features = AbilitiesReader(
+                self._client.may_authenticate, self._resources.upstreams.common
+            )
             self._features_received(data[end + 1 :])
             return
         body = ListingBody()
@@ -292,10 +304,13 @@ class UpstreamProtocol(Protocol):
     def _relay_body(self, received: bytes, header: Header, body: Body) -> None:
         """Relay a reply of which a part has been received, which ``body`` has counted."""
         self._advance(Event.BODY_BEGUN)
-        resources = self._resources
+        resources, exchange = self._resources, self._exchange
         resources.replies.cancel(self.reply_expired)
         self._body_received()
-        self._client.body_begun()
+        if exchange.resumption is None:
+            self._client.body_begun()
+        exchange.body_begun(header)
+        self._body = body
         if resources.minimum_rate.rate:
             silence = resources.replies.seconds
             self._sending = Sending(resources.minimum_rate, self._client.outbound, self, silence)
@@ -332,35 +347,41 @@ class UpstreamProtocol(Protocol):
 
     def _finish(self) -> None:
         self._close(_FINISHED)
+        self._exchange.finished()
         self._resources.table.remove(self._entry, _COMPLETED)
         self._client.reply_finished()
 
-    def _fail(self, outcome: Outcome, message: str, code: int | None = None) -> None:
-        """Send an error in the reply's place; with its code, if the verb is of version 2."""
+    def fail(self, loss: Loss) -> None:
+        """End the attempt: the command has another one, or gets an error in the reply's place."""
         self._close(Event.FAILED)
-        self._entry.write(self.factory.command.error_line(message, code))
-        self._resources.table.remove(self._entry, outcome, message)
-        self._client.reply_finished()
+        self._exchange.failed(loss, self._entry)
 
     def _fail_malformed(self, reason: str) -> None:
         self._log_malformed(reason)
-        self._fail(Outcome.ERROR, PROXY_ERROR + reason, BAD_GATEWAY)
+        text = PROXY_ERROR + reason
+        self.fail(Loss(Kind.FINAL, Outcome.ERROR, text, BAD_GATEWAY, text))
 
     def _log_malformed(self, reason: str) -> None:
-        self._log_error(
-            "the upstream {upstream} is not understood: {reason} (command of {client})",
-            reason=reason,
-        )
+        text = "the upstream {upstream} is not understood: {reason} (command of {client})"
+        self._log_error(text, reason=reason)
 
     def _log_error(self, text: str, **fields: object) -> None:
         self._client.log.error(
             text, upstream=self._upstream, client=self._client.client_address, **fields
         )
 
-    def _break_off(self, outcome: Outcome) -> None:
+    def _interrupt(self, text: str, **fields: object) -> None:
+        """End the relay when it has handed on what was received; continue or abort the reply."""
+        self._log_error(text, **fields)
+        self._relay.stop()
+        if self._state is _BODY:
+            self._break_off(Loss(Kind.LOST, Outcome.TIMEOUT, "the server was silent or too slow"))
+
+    def _break_off(self, loss: Loss) -> None:
+        """End the attempt inside the body: it is continued by another one, or aborted."""
         self._close(Event.BROKEN_OFF)
-        self._resources.table.remove(self._entry, outcome)
-        self._client.reply_broken_off(outcome)
+        remaining = self._body.remaining if isinstance(self._body, CountedBody) else 0
+        self._exchange.interrupted(loss, self._entry, remaining)
 
     def _close(self, event: Event) -> None:
         state = self._state

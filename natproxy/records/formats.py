@@ -15,8 +15,13 @@ EVENT_MEMBERS = ("event", "time")
 ACTION_MEMBERS = ("uid", "pid")
 """Members of administrators' actions."""
 
+LAST_MEMBERS = ("total",)
+"""Members of the last event of a command that had several attempts."""
+
 TRANSLATION_MEMBERS = tuple(
-    member for member in Record._fields if member not in (*EVENT_MEMBERS, *ACTION_MEMBERS)
+    member
+    for member in Record._fields
+    if member not in (*EVENT_MEMBERS, *ACTION_MEMBERS, *LAST_MEMBERS)
 )
 """The columns of translations."""
 

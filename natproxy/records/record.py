@@ -66,6 +66,8 @@ class Record(NamedTuple):
     :ivar files: how many files the command names, if they are several; ``name`` is the first.
     :ivar others: their names but the first, as ``name`` is, separated by spaces; ``None`` if they
         are not recorded.
+    :ivar total: bytes that all attempts of the command have passed to the client; of the last event
+        of a command that had several attempts.
     """
 
     event: str | None = None
@@ -98,12 +100,13 @@ class Record(NamedTuple):
     pid: int | None = None
     files: int | None = None
     others: str | None = None
+    total: int | None = None
 
     def json(self) -> dict[str, Any]:
         """Return the object for JSON: a translation has no members of events.
 
         ``uid`` and ``pid`` are members of ``kill`` and ``drain`` only; ``files`` and ``others`` of
-        a command that names several files.
+        a command that names several files, ``total`` of one that had several attempts.
         """
         members = self._asdict()
         for member in TIMES:
@@ -115,6 +118,8 @@ class Record(NamedTuple):
             del members["uid"], members["pid"]
         if self.files is None:
             del members["files"], members["others"]
+        if self.total is None:
+            del members["total"]
         return members
 
     @classmethod

@@ -66,7 +66,7 @@ class CopyRelay(SocketRelay):
             self._source.resumeProducing()
 
     def source_lost(self) -> None:
-        """Fail, because no more bytes will be received."""
+        """Fail, because no more bytes will be received; all that were received are handed on."""
         if self._running:
             self._fail(SourceShort(self._body.missing))
 

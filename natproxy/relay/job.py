@@ -242,4 +242,11 @@ class SocketRelay(Relay):
 
     @abstractmethod
     def source_lost(self) -> None:
-        """Fail, because no more bytes will be received."""
+        """Fail, because no more bytes will be received; all that were received are handed on."""
+
+    def stop(self) -> None:
+        """Hand on all bytes that were received, and end as by `cancel`.
+
+        Another relay may then continue the body.
+        """
+        self.cancel()

@@ -124,9 +124,22 @@ class SpliceRelay(SocketRelay):
         raise AssertionError("a paused transport has delivered bytes")
 
     def source_lost(self) -> None:
-        """Fail, because no more bytes will be received."""
+        """Fail, because no more bytes will be received; all that were received are handed on."""
         if self._running:
-            self._fail(SourceShort(f"{self._body.remaining} bytes"))
+            self.stop()
+            self._ended(SourceShort(f"{self._body.remaining} bytes"))
+
+    def stop(self) -> None:
+        """Hand on what is in the pipe, and end as by `cancel`."""
+        held = b""
+        if self._pipe is not None and self._in_pipe:
+            # No more than `SLICE` bytes; the outbound holds what the receiver does not take.
+            held = os.read(self._pipe.reader, self._in_pipe)
+            self._in_pipe -= len(held)
+        self.cancel()
+        if held:
+            self._count(len(held))
+            self._account.write(held)
 
     def take_turn(self) -> None:
         """Empty the pipe, if one is held; else move a slice."""
@@ -257,6 +270,7 @@ class SpliceRelay(SocketRelay):
         if isinstance(error, BlockingIOError):
             self._continue()
         else:
+            # Nothing is in a pipe: it was empty before.
             missing = f"{self._body.remaining} bytes ({error.strerror or error})"
             self._fail(SourceShort(missing))
 

@@ -21,7 +21,8 @@ from functools import lru_cache
 from typing import Any
 
 from natproxy.address import Address
-from natproxy.nat import Event, Failed, NATEntry
+from natproxy.nat import Event, Failed, NATEntry, Outcome
+from natproxy.nat.events import total_of
 from natproxy.nat.rows import files_of
 from natproxy.protocol import Command, encode_name, name_of
 from natproxy.records.record import format_time, microseconds_of
@@ -34,6 +35,9 @@ LONGEST_CACHED = 256
 """Bytes of the longest command whose words are cached."""
 
 ABSENT = "-"
+
+# Its command has not ended.
+_RETRIED = Outcome.RETRIED
 
 
 class AccessLog:
@@ -66,11 +70,12 @@ class AccessLog:
 
     def removed(self, entry: NATEntry, wall: float, now: float) -> None:
         """Note a proxied command that has ended; see `natproxy.nat.table.Counter`."""
-        self._note(_line_of_entry, entry, wall, now)
+        if entry.outcome is not _RETRIED:
+            self._note(_line_of_entry, entry, wall, now)
 
     def failed(self, event: Event) -> None:
         """Note a command that never had an upstream connection; ignore other events."""
-        if isinstance(event, Failed):
+        if isinstance(event, Failed) and event.outcome is not _RETRIED:
             self._note(_line_of_failure, event)
 
     def finished(self, event: Finished) -> None:
@@ -108,7 +113,7 @@ def _line_of_entry(entry: NATEntry, wall: float, now: float) -> str:
         f"{format_time(microseconds_of(wall))} {_address(entry.client_address)} {local.port}"
         f" {_address(upstream)}"
         f" {verb} {name} {files} {ABSENT if outcome is None else outcome._value_}"
-        f" {entry.relayed} {first_byte} {now - started:.6f}"
+        f" {entry.total} {first_byte} {now - started:.6f}"
         f" {ABSENT if reason is None else _word(reason)}"
         f" {ABSENT if identity is None else _word(identity)} {ABSENT}\n"
     )
@@ -119,7 +124,7 @@ def _line_of_failure(event: Failed) -> str:
         event.client,
         event.command,
         event.outcome,
-        event.sent,
+        total_of(event),
         event.started_at,
         event.monotonic,
         event.reason,

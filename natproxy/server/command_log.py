@@ -16,6 +16,7 @@ from twisted.logger import Logger, LogLevel
 
 from natproxy.address import Address
 from natproxy.nat import Event, Failed, NATEntry, Outcome, Removed
+from natproxy.nat.events import total_of
 from natproxy.nat.rows import files_of
 from natproxy.protocol import VERBS, Command, name_of, printable
 from natproxy.records.packed import format_packed
@@ -25,6 +26,9 @@ _FILESERVER = "natproxy.fileserver.commands"
 _PROXY = "natproxy.proxy.command_log"
 _fileserver_log = Logger(namespace=_FILESERVER)
 _proxy_log = Logger(namespace=_PROXY)
+
+# Its command has not ended.
+_RETRIED = Outcome.RETRIED
 
 LONGEST_CACHED = 256
 """Bytes of a command of which the words are cached."""
@@ -55,6 +59,8 @@ def _route_of(translation: str | None) -> str:
 
 def log_translation(event: Event) -> None:
     """Log the end of a proxied command, with its NAT port; ignore other events of the table."""
+    if isinstance(event, (Removed, Failed)) and event.outcome is _RETRIED:
+        return
     if isinstance(event, Removed):
         local, upstream = event.key
         shown = _text_of(upstream)
@@ -63,7 +69,7 @@ def log_translation(event: Event) -> None:
             event.client,
             event.command,
             event.outcome,
-            event.sent,
+            total_of(event),
             event.monotonic - event.started_at,
             f", from port {local.port} to {shown}",
             identity=event.identity,
@@ -76,7 +82,7 @@ def log_translation(event: Event) -> None:
             event.client,
             event.command,
             event.outcome,
-            event.sent,
+            total_of(event),
             event.monotonic - event.started_at,
             identity=event.identity,
             nat_port=None,
@@ -115,14 +121,15 @@ class CommandLines:
 
     def removed(self, entry: NATEntry, wall: float, now: float) -> None:
         """Note a proxied command that has ended; see `natproxy.nat.table.Counter`."""
-        self._note(_PROXY, wall, _text_of_entry, entry, now)
+        if entry.outcome is not _RETRIED:
+            self._note(_PROXY, wall, _text_of_entry, entry, now)
 
     def failed(self, event: Event) -> None:
         """Note a command that never had an upstream connection; ignore other events."""
-        if isinstance(event, Failed):
+        if isinstance(event, Failed) and event.outcome is not _RETRIED:
             duration = event.monotonic - event.started_at
             client = event.client, event.identity
-            ended = client, event.command, event.outcome, event.sent, duration
+            ended = client, event.command, event.outcome, total_of(event), duration
             self._note(_PROXY, event.time, _text_of_command, *ended)
 
     def finished(self, event: Finished) -> None:
@@ -219,7 +226,7 @@ def _text_of_entry(entry: NATEntry, now: float) -> str:
     route = f", from port {local.port} to {_text_of(upstream)}"
     client = entry.client_address, entry.identity
     return _text_of_command(
-        client, entry.command, outcome, entry.relayed, now - entry.started_at, route
+        client, entry.command, outcome, entry.total, now - entry.started_at, route
     )
 
 

@@ -267,6 +267,9 @@ class CommandFactory(ServerFactory):
             for waiting in emptied:
                 waiting.callback(None)
 
+    def start(self) -> None:
+        """Begin what the daemon does without clients; by default, nothing."""
+
     def drain(self) -> Deferred[None]:
         """Finish the current command of every client.
 

@@ -104,9 +104,13 @@ class Measurement(ABC):
 
 
 class Connection(Protocol):
-    """A client's connection, as the rate of its client is measured."""
+    """A client's connection, as the rate of its client is measured.
+
+    :ivar suspended: whether the client's clocks stand still.
+    """
 
     outbound: Outbound
+    suspended: bool
 
     @property
     def replying(self) -> bool:
@@ -130,7 +134,7 @@ class Reading(Measurement):
     def waits(self) -> bool:
         """Return whether the client holds a reply up, and no limit does."""
         outbound = self._connection.outbound
-        return outbound.paused and not outbound.held
+        return outbound.paused and not (outbound.held or self._connection.suspended)
 
     def over(self) -> bool:
         """Return whether no command is under way."""

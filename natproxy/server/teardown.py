@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -29,6 +30,10 @@ NEVER = -1.0
 """`ClosingReceiver.started_at` of a connection on which no command has begun."""
 
 
+LEAST_EXTENSION = 1.0
+"""Seconds by which the body's time-out is extended at least while the clocks stand still."""
+
+
 class ClosingReceiver(SlicedLineReceiver):
     """A connection with its states, which may be refused, times out, half-closes and closes.
 
@@ -38,6 +43,7 @@ class ClosingReceiver(SlicedLineReceiver):
     :ivar input: what can still arrive from the client.
     :ivar command: the command that is being replied to, or ``None``.
     :ivar started_at: the clock's time in seconds at which the current command began.
+    :ivar suspended: whether the client's clocks stand still: it waits for a body to continue.
     """
 
     refusal_prefix: ClassVar[str] = ""
@@ -52,6 +58,11 @@ class ClosingReceiver(SlicedLineReceiver):
     _expired_after: float | None = None
     # `started_at` of the last command whose reply has a body that is not sent at once.
     _body_of = NEVER
+    suspended = False
+    # Seconds for which the clocks have stood still and which the body's time-out does not have yet.
+    _suspended_for = 0.0
+    _suspended_at = 0.0
+    _body_timer: IDelayedCall | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +120,18 @@ class ClosingReceiver(SlicedLineReceiver):
         if self.factory.bodies.seconds:
             # The deadline is not cancelled at the end of the body: most replies have none.
             self._body_of = self.started_at
+            self._suspended_for = 0.0
             self.factory.bodies.set(self.body_took_too_long)
+
+    def reply_suspended(self) -> None:
+        """Stop the client's clocks: its body waits for another upstream connection."""
+        self.suspended = True
+        self._suspended_at = self.factory.clock.seconds()
+
+    def reply_resumed(self) -> None:
+        """Let the client's clocks continue."""
+        self._suspended_for += self.factory.clock.seconds() - self._suspended_at
+        self.suspended = False
 
     def measure_reading(self) -> None:
         """Measure how fast the client reads, from now on: it holds a reply up."""
@@ -125,6 +147,8 @@ class ClosingReceiver(SlicedLineReceiver):
         factory.first_commands.cancel(self.first_command_expired)
         factory.lines.cancel(self.line_expired)
         factory.bodies.cancel(self.body_took_too_long)
+        if self._body_timer is not None and self._body_timer.active():
+            self._body_timer.cancel()
         if self._reading is not None:
             self._reading.stop()
 
@@ -166,7 +190,7 @@ class ClosingReceiver(SlicedLineReceiver):
 
     def idle_expired(self) -> None:
         """Close an idle connection; abort one whose client does not read or that does not end."""
-        if self.outbound.paused or self.state in ENDING:
+        if (self.outbound.paused and not self.suspended) or self.state in ENDING:
             if self.state not in ENDING:
                 self.factory.disconnected[Expiry.IDLE] += 1
             self.abort(Outcome.TIMEOUT)
@@ -199,9 +223,22 @@ class ClosingReceiver(SlicedLineReceiver):
     def body_took_too_long(self) -> None:
         """Abort the connection if the body is still being sent."""
         if self.command is not None and self._body_of == self.started_at:
+            if self.suspended or self._suspended_for:
+                self._extend_body()
+                return
             self.factory.disconnected[Expiry.BODY] += 1
             self.factory.log_long_body(self.log, self.client_address)
             self.abort(Outcome.TIMEOUT)
+
+    def _extend_body(self) -> None:
+        """Extend the body's time-out by the time for which the client's clocks stood still."""
+        clock = self.factory.clock
+        if self.suspended:
+            self.reply_resumed()
+            self.reply_suspended()
+        extended = max(self._suspended_for, LEAST_EXTENSION if self.suspended else 0.0)
+        self._suspended_for = 0.0
+        self._body_timer = clock.callLater(extended, self.body_took_too_long)
 
     def reads_too_slowly(self) -> None:
         """Abort the connection: its client has taken fewer bytes than the minimum rate."""

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from natproxy.control.interfaces import TableSource
 from natproxy.nat.ring import EventRing
-from natproxy.nat.rows import DURATION, ENDS, EVENT, OUTCOME, ROUTE, SENT, SEQ, SERIAL, Row
+from natproxy.nat.rows import DURATION, ENDS, EVENT, OUTCOME, RETRIED, ROUTE, SENT, SEQ, SERIAL, Row
 from natproxy.nat.translation import Outcome
 from natproxy.records.record import format_time, microseconds_of
 
@@ -198,6 +198,9 @@ class Rates:
         if event not in ENDS or route is None:
             return
         counted = 0 if serial is None else self._counted.pop(serial, 0)
+        if row[OUTCOME] == RETRIED:
+            sample.add(route[0], Sums(bytes=max(0, (row[SENT] or 0) - counted)))
+            return
         failed = is_error(row)
         sample.add(route[0], Sums(1, max(0, (row[SENT] or 0) - counted), int(failed)))
         if len(sample.durations) < SAMPLES:
@@ -288,7 +291,7 @@ class Rates:
 
 def is_error(row: Row) -> bool:
     """Return whether an event is the end of a command that did not complete."""
-    return row[EVENT] in ENDS and row[OUTCOME] != COMPLETED
+    return row[EVENT] in ENDS and row[OUTCOME] not in (COMPLETED, RETRIED)
 
 
 def quantiles(samples: list[float]) -> tuple[float | None, float | None]:

@@ -246,13 +246,17 @@ class Upstream:
 
 @implementer(IStreamClientEndpoint)
 class PlayedEndpoint:
-    """An upstream endpoint; the test controls each of its connections."""
+    """An upstream endpoint; the test controls each of its connections.
 
-    def __init__(self) -> None:
+    :param port: the proxy's port of the first one; the next ones follow.
+    """
+
+    def __init__(self, port: int = 50_000) -> None:
         self.connections: list[Upstream] = []
+        self._port = port
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        upstream = Upstream(factory, 50_000 + len(self.connections))
+        upstream = Upstream(factory, self._port + len(self.connections))
         self.connections.append(upstream)
         return upstream.connected
 

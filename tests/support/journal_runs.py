@@ -115,7 +115,7 @@ class Translations:
     ) -> int:
         """Register a translation; return its serial."""
         self._serial += 1
-        route = client, 40_000, nat, port, upstream, upstream_port, "GET", name, None
+        route = client, 40_000, nat, port, upstream, upstream_port, "GET", name, None, None
         translation = Translation(self._serial, port, client, self.true, None)
         self._open[self._serial] = translation, route
         self._started[self._serial] = self.now

@@ -9,8 +9,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
+from natproxy.proxy.interfaces import Connector
 from natproxy.proxy.protocol import ProxyProtocol
+from natproxy.proxy.upstreams import Target
 from tests.support.doubles import Journal, PlayedEndpoint, Upstream, Wire
+
+
+def sole(connector: Connector, header: bool = False) -> list[Target]:
+    """Return the only upstream of a proxy, for `Upstreams.use`."""
+    return [Target("upstream", "", connector, header)]
 
 
 class ProxyCase(SynchronousTestCase):

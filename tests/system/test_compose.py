@@ -24,7 +24,7 @@ from natproxy.cli.commands import COMMANDS
 from natproxy.cli.parsing import program_parser
 from natproxy.daemon import fileserver, proxy
 from natproxy.daemon.config import DaemonConfig
-from natproxy.daemon.endpoints import listening_endpoints, upstream_connector
+from natproxy.daemon.endpoints import listening_endpoints, upstream_targets
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.options import DaemonOptions
 from natproxy.daemon.proxy_config import ProxyConfig
@@ -101,7 +101,7 @@ def test_command_is_one_of_the_daemons(name: str) -> None:
 def test_upstream_is_the_name_of_all_file_servers(name: str) -> None:
     config = config_of(name)
     assert isinstance(config, ProxyConfig)
-    upstream_connector(MemoryReactorClock(), config)
+    upstream_targets(MemoryReactorClock(), config)
     _, host, port = config.upstream.split(":")
     for each in FILE_SERVERS:
         assert host in SERVICES[each]["networks"]["default"]["aliases"]

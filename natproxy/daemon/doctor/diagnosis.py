@@ -149,7 +149,7 @@ def _listening(proxy: ProxyConfig, server: FileServerConfig) -> list[str]:
 
 
 def _needed_extras(proxy: ProxyConfig, server: FileServerConfig, file: str | None) -> list[str]:
-    endpoints = [*_listening(proxy, server), proxy.upstream]
+    endpoints = [*_listening(proxy, server), *(one.endpoint for one in proxy.upstream)]
     needed = []
     kinds = {endpoint.removeprefix("haproxy:").split(":")[0] for endpoint in endpoints}
     if kinds & {"ssl", "tls"}:

@@ -108,6 +108,7 @@ OUTCOMES = (
     "killed",
     "denied",
     "limited",
+    "retried",
     "lost",
 )
 
@@ -143,6 +144,8 @@ MEMBERS = {
                " cast(substr(e.name, instr(e.name, ' ') + 5) as integer) + 1 end"),
         Member("bytes", MemberType.SIZE, "the number of bytes passed to the client",
                lambda r, n: r.bytes, "e.bytes", False),
+        Member("total", MemberType.SIZE, "the number of bytes of all attempts",
+               lambda r, n: r.total, "null", False),
         Member("promised", MemberType.SIZE, "the promised number of bytes",
                lambda r, n: r.promised, "e.promised", False),
         Member("rate", MemberType.RATE, "the number of bytes per second",

@@ -34,17 +34,20 @@ REPLIES = {
     b"GET a": b"OK 3 offset=0 size=3 etag=e mtime=1.0\nabc",
 }
 
-CALLS = 36
-"""Calls of Python functions from ``lineReceived`` to the removal, without a subscriber."""
+CALLS = 42
+"""Calls of Python functions from ``lineReceived`` to the removal, without a subscriber.
 
-MODULES = 13
-"""Modules of these functions. One is the transport, which replaces Twisted's; one has what the
-commands share, so that those of the upstream connection stay short."""
+Two of them count the command at its upstream: with several, that decides which one is chosen.
+Four note the state of the command, which can have several attempts."""
 
-LOGGED_CALLS = 42
+MODULES = 16
+"""Modules of these functions. One is the transport, which replaces Twisted's; two are an upstream
+and the group of upstreams, and one has what the commands share."""
+
+LOGGED_CALLS = 49
 """Calls with the log as a subscriber."""
 
-FILES = 32
+FILES = 35
 """Modules of the client and of both daemons that execute one ``GET`` of 3 bytes.
 
 One has the attempt to connect, so that the module of the upstream connection stays short."""

@@ -28,6 +28,7 @@ from natproxy.proxy.factory import ProxyFactory
 from natproxy.server.events import Finished
 from natproxy.server.proxy_header import HeaderFactory
 from tests.support.exchange import exchange
+from tests.support.proxies import sole
 from tests.support.twistd import await_port
 
 reactor: Any = installed_reactor
@@ -225,7 +226,8 @@ async def test_header_precedes_tls(chain: Chain) -> None:
         endpoint = wrapClientTLS(CertificateOptions(), plain)
         factory = chain.services[0].factory
         assert isinstance(factory, ProxyFactory)
-        factory.resources.upstreams.use(EndpointConnector(endpoint, reactor, 5.0), header=True)
+        connector = EndpointConnector(endpoint, reactor, 5.0)
+        factory.resources.upstreams.use(sole(connector, header=True))
         reply, own = await deferToThread(replies, address, b"DOWNLOAD a\nLIST\n")
         assert reply == b"OK 7\ncontentOK\na\nEND\n"
         assert [event.client for event in chain.finished] == [own[:2]] * 2

@@ -16,6 +16,7 @@ from natproxy.proxy.loop import LOOP, SEVERAL, State
 from natproxy.proxy.tcp import TCPConnector
 from natproxy.server.factory import CommandFactory
 from tests.support.loopback import HOST, client_of, eventually, file_server, proxy_to
+from tests.support.proxies import sole
 
 REFUSED = f"ERR 508 {LOOP}\n".encode()
 
@@ -42,7 +43,7 @@ async def listening(*factories: CommandFactory) -> AsyncIterator[list[int]]:
 
 def connect(factory: ProxyFactory, port: int) -> None:
     """Let a proxy send further commands to a port."""
-    factory.resources.upstreams.use(TCPConnector(reactor, HOST, port, 5.0))
+    factory.resources.upstreams.use(sole(TCPConnector(reactor, HOST, port, 5.0)))
 
 
 @pytest_twisted.ensureDeferred
@@ -85,7 +86,7 @@ async def test_busy_proxy_of_a_file_server_is_not_in_a_loop(tmp_path: Path) -> N
     factory = proxy_to(1)
     async with listening(server, factory) as (upstream, port):
         connect(factory, upstream)
-        factory.loops._send_probe()
+        factory.loops._send_probes()
         await eventually(lambda: factory.loops.state is State.CLEAR, "the probe is replied to")
         async with client_of(port) as client:
             client.send(b"DOWNLOAD a\n")

@@ -32,7 +32,6 @@ from natproxy.daemon.certificates import upstream_tls
 from natproxy.daemon.listening import ClosingProtocol
 from natproxy.daemon.parts import prepare_certificates
 from natproxy.daemon.proxy_config import ProxyConfig
-from natproxy.protocol import parse_command
 from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.server.certificate import identity_of
@@ -41,6 +40,7 @@ from tests.support import version1
 from tests.support.answering_server import Version2
 from tests.support.certificates import Authority, Files
 from tests.support.loopback import HOST, PATIENCE, eventually, file_server, listening, proxy_to
+from tests.support.proxies import sole
 from tests.support.secure import SecureServer, listening_tls, server_context
 
 T = TypeVar("T")
@@ -381,7 +381,8 @@ async def test_header_that_the_proxy_sends_is_before_tls(places: Places) -> None
     async with listening_tls(server, places.server, prefix="haproxy:") as (behind, _):
         proxy = secure_proxy(behind, f"trustRoots={places.authority.ca}")
         upstreams = proxy.resources.upstreams
-        upstreams.use(upstreams.choose(parse_command(b"LIST")), True)
+        (upstream,) = upstreams
+        upstreams.use(sole(upstream.connector, header=True))
         clients: list[Address] = []
         server.subscribe(lambda finished: clients.append(finished.client))
         async with listening_tls(proxy, places.server) as (port, _):

@@ -15,7 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 
 from natproxy.address import Address
-from natproxy.daemon.endpoints import upstream_connector
+from natproxy.daemon.endpoints import upstream_targets
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.nat import Registered, Removed
 from natproxy.proxy.factory import ProxyFactory
@@ -30,7 +30,7 @@ needs_ipv6 = pytest.mark.skipif(missing_source("::1") is not None, reason="there
 
 def sources_of(config: ProxyConfig) -> tuple[ProxyFactory, list[str], list[str]]:
     """Return a proxy, and the local addresses of the events of its table: begun, ended."""
-    proxy = ProxyFactory(reactor, upstream_connector(reactor, config))
+    proxy = ProxyFactory(reactor, upstream_targets(reactor, config)[0].connector)
     begun: list[str] = []
     ended: list[str] = []
     proxy.table.subscribe(lambda event: begun.append(event.key.local.host), (Registered,))

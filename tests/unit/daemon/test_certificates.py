@@ -15,7 +15,7 @@ from natproxy.daemon.certificates import (
     split_description,
     upstream_tls,
 )
-from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
+from natproxy.daemon.endpoints import listening_endpoints, upstream_targets
 from natproxy.daemon.listening import ListeningEndpoint
 from natproxy.daemon.parts import prepare_certificates
 from natproxy.server.proxy_header import HeaderFactory
@@ -115,7 +115,7 @@ class SettingTests(CertificatesCase):
         config = self.proxy_config(
             "--listen", f"ssl:1:privateKey={missing}", "--upstream", f"tls:h:1:trustRoots={missing}"
         )
-        for parse, option in ((listening_endpoints, "listen"), (upstream_endpoint, "upstream")):
+        for parse, option in ((listening_endpoints, "listen"), (upstream_targets, "upstream")):
             text = str(self.assertRaises(SettingError, parse, self.memory, config))
             self.assertTrue(text.startswith(f"--{option} "), text)
             self.assertTrue(text.endswith(f": {missing}: No such file or directory"), text)

@@ -76,6 +76,7 @@ class SourceTests(ConfigCase):
             'listen = ["tcp:1", "tcp:2"]\nupstream = "tcp:h:3"\ntimeout = 4\n'
             'source = "10.0.0.2"\nupstream-proxy-protocol = true\n'
             "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
+            "resume-for = 21\n"
             'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
             "line-timeout = 19\nbody-timeout = 20\n"
             'max-delay = 16\nmin-rate = "18K"\nlimits.total.commands = 17\n'
@@ -85,6 +86,9 @@ class SourceTests(ConfigCase):
             'journal-names = "none"\ntokens = "f"\nauth-plain = true\n'
             "workers = 19\nreload-drain = 20\n"
             'rules-default = "deny"\ntrusted-proxies = ["10.0.0.0/8"]\n'
+            "upstream-lookup = 20\nupstream-connections = 21\n"
+            "queue = 22\nqueue-timeout = 23\nhealth-interval = 24\n"
+            "health-timeout = 25\nhealth-rise = 26\nhealth-fall = 27\nhealth-failures = 28\n"
             '[[proxy.rules]]\naction = "allow"\nclients = "unix"\n'
         )
         config = ProxyConfig.load(environment={}, file=path)
@@ -95,8 +99,18 @@ class SourceTests(ConfigCase):
                 upstream="tcp:h:3",
                 source=("10.0.0.2",),
                 upstream_proxy_protocol=True,
+                upstream_lookup=20.0,
+                upstream_connections=21,
+                queue=22,
+                queue_timeout=23.0,
+                health_interval=24.0,
+                health_timeout=25.0,
+                health_rise=26,
+                health_fall=27,
+                health_failures=28,
                 timeout=4.0,
                 connect_timeout=5.0,
+                resume_for=21.0,
                 idle_timeout=6.0,
                 first_command_timeout=7.5,
                 drain=8.0,
@@ -241,7 +255,8 @@ class SourceTests(ConfigCase):
         with open(path, "w") as file:
             file.write("[proxy]\ntimeout = 1\nupstream = 'tcp:b:1'\ndrain = 2\n")
         again = config.load_again()
-        self.assertEqual((again.timeout, again.upstream, again.drain), (60.0, "tcp:a:1", 2.0))
+        self.assertEqual((again.timeout, again.drain), (60.0, 2.0))
+        self.assertEqual([one.endpoint for one in again.upstream], ["tcp:a:1"])
         self.assertRaises(SettingError, config.override, timeout=0)
 
     def test_file_of_windows_editors(self) -> None:
@@ -304,7 +319,7 @@ class ErrorTests(ConfigCase):
             ("log-size = true", "log-size true: must be a whole number from 0 up"),
             ("listen = []", "listen []: must be a string, or a list of at least one"),
             ("listen = [1]", "listen [1]: must be a string, or a list of at least one"),
-            ("upstream = ['tcp:h:1']", 'upstream ["tcp:h:1"]: must be a string'),
+            ("upstream = 1", "upstream 1: must be an endpoint, or a list of endpoints and tables"),
             ("upstream = ''", 'upstream "": must not be empty'),
             ('log = "a\\u0000"', 'log "a\\u0000": must not contain a NUL character'),
             ("relay = 'sendfile'", 'relay "sendfile": must be one of auto, copy, splice'),

@@ -56,6 +56,10 @@ class CapacityTests(SynchronousTestCase):
         self.assertEqual(observers_for(off, 1024), Observers())
         self.assertEqual(observers_for(ProxyConfig(), 1024), Observers(64, 0, 0, JOURNAL))
         self.assertEqual(observers_for(FileServerConfig(), 1024), Observers(control=64))
+        several = ProxyConfig().override(upstream=("tcp:a:1", "tcp:b:1", "tcp:c:1"))
+        self.assertEqual(observers_for(several, 1024).checks, 3)
+        unchecked = several.override(health_interval=0)
+        self.assertEqual(observers_for(unchecked, 1024).checks, 0)
 
     def test_default_number_of_clients_fits_into_the_units_limit(self) -> None:
         everything = Observers(64, 64, 32, JOURNAL)

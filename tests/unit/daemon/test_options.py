@@ -96,14 +96,6 @@ class MalformedTests(OptionsCase):
 
 
 class OnceTests(OptionsCase):
-    def test_second_upstream_is_an_error(self) -> None:
-        arguments = ("--upstream=tcp:127.0.0.1:1", "--upstream=tcp:127.0.0.1:2")
-        wrong = self.assertRaises(StartupError, self.options, proxy_plugin.Options, *arguments)
-        self.assertEqual(
-            str(wrong),
-            "twistd natproxy: --upstream tcp:127.0.0.1:2: --upstream can be specified only once",
-        )
-
     def test_second_directory_is_an_error(self) -> None:
         arguments = (f"--files={self.directory}", f"--files={self.directory}")
         wrong = self.assertRaises(StartupError, self.options, fileserver.Options, *arguments)

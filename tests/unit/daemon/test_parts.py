@@ -22,6 +22,8 @@ from natproxy.daemon.proxy_observation import ProxyObservation
 from natproxy.daemon.reload import Reloader, Result
 from natproxy.daemon.service import DrainingService
 from natproxy.journal.maintenance import Maintenance
+from natproxy.protocol import Command
+from natproxy.proxy.resolution import AddressCache
 from natproxy.relay import Method, Relays
 from natproxy.settings import SettingError
 from natproxy.tokens.entries import new_token
@@ -32,6 +34,8 @@ from tests.support.doubles import Journal
 
 Effects = Mapping[str, tuple[object, Callable[[Any], object], object]]
 """By field: a value of TOML, what reads its effect of a service, and the effect."""
+
+LIST = Command(b"LIST", b"", b"LIST")
 
 TOKENS = "tokens-of-the-test"
 """A file in the working directory."""
@@ -77,16 +81,26 @@ BOTH: Effects = {
 PROXY: Effects = {
     **BOTH,
     "connect_timeout": (9, lambda service: _connector(service).timeout, 9.0),
+    "health_failures": (21, lambda service: _upstreams(service).health.failures, 21),
+    "health_fall": (22, lambda service: _upstreams(service).health.fall, 22),
+    "health_interval": (23, lambda service: _upstreams(service).health.interval, 23.0),
+    "health_rise": (24, lambda service: _upstreams(service).health.rise, 24),
+    "health_timeout": (25, lambda service: _upstreams(service).health.timeout, 25.0),
     "idle_timeout": (10, lambda service: service.factory.idle.seconds, 10.0),
     "journal_keep": ("1h", lambda service: _maintenance(service)._keep, 3600.0),
     "journal_max_size": ("2M", lambda service: _maintenance(service)._max_size, 2 << 20),
+    "resume_for": (12, lambda service: service.factory.resources.retries.resume_for, 12.0),
+    "queue": (26, lambda service: _upstreams(service).queue.length, 26),
+    "queue_timeout": (27, lambda service: _upstreams(service).queue.timeout, 27.0),
     "source": (["127.0.0.3"], lambda service: _connector(service).sources is not None, True),
     "timeout": (11, lambda service: service.factory.resources.replies.seconds, 11.0),
     "upstream_proxy_protocol": (
         True,
-        lambda service: service.factory.resources.upstreams.header,
+        lambda service: _upstream(service).header,
         True,
     ),
+    "upstream_lookup": (29, lambda service: _resolver(service).interval, 29.0),
+    "upstream_connections": (28, lambda service: _upstream(service).limit, 28),
     "upstream": ("tcp:127.0.0.2:1", lambda service: _connector(service).address, ("127.0.0.2", 1)),
 }
 
@@ -108,9 +122,29 @@ def _method(relays: Relays) -> Method:
     return Method.COPY if relays._shared is None else Method.AUTO
 
 
-def _connector(service: DrainingService) -> Any:
+def _upstreams(service: DrainingService) -> Any:
     factory: Any = service.factory
-    return factory.resources.upstreams.choose(None)
+    return factory.resources.upstreams
+
+
+def _resolver(service: DrainingService) -> Any:
+    assert service.reloader is not None
+    (settings,) = service.reloader.settings
+    (names,) = [
+        bound
+        for part in settings._parts
+        for bound in getattr(part, "args", ())
+        if isinstance(bound, AddressCache)
+    ]
+    return names
+
+
+def _upstream(service: DrainingService) -> Any:
+    return _upstreams(service).choose(LIST)
+
+
+def _connector(service: DrainingService) -> Any:
+    return _upstream(service).connector
 
 
 def _maintenance(service: DrainingService) -> Any:

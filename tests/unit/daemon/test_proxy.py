@@ -30,7 +30,9 @@ class MakeTests(ProxyCase):
         self.assertEqual(self.reactor.tcpServers, [(9000, daemon.factory, 50, "")])
 
     def test_it_connects_to_a_file_server_on_the_same_host_by_default(self) -> None:
-        connector = self.factory().resources.upstreams.choose(LIST)
+        upstream = self.factory().resources.upstreams.choose(LIST)
+        assert upstream is not None
+        connector = upstream.connector
         assert isinstance(connector, TCPConnector)
         self.assertEqual(connector.address, ("127.0.0.1", 9001))
 
@@ -43,7 +45,9 @@ class MakeTests(ProxyCase):
             "--upstream=tcp:files.example:7000",
         )
         self.assertEqual(factory.resources.replies.seconds, 1.5)
-        self.assertEqual(factory.resources.upstreams.choose(LIST).timeout, 2.0)
+        (upstream,) = factory.resources.upstreams
+        self.assertEqual(upstream.connector.timeout, 2.0)
+        self.assertEqual(upstream.name, "files.example:7000")
         self.assertEqual(factory.idle.seconds, 300.0)
         self.assertEqual(factory.admission.clients, 4)
         self.assertEqual(factory.first_commands.seconds, 30.0)

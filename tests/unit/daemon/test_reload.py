@@ -249,7 +249,7 @@ class ReloaderTests(ReloadCase):
         self.write("[proxy]\ntimeout = 2\nupstream = 'tcp:h:2'\n")
         result = self.reload(reloader)
         self.assertEqual([one.setting for one in result.changed], ["proxy.timeout"])
-        self.assertEqual(self.part.applied[-1].upstream, "tcp:h:1")
+        self.assertEqual([one.endpoint for one in self.part.applied[-1].upstream], ["tcp:h:1"])
         self.assertEqual(result.restart, ())
 
     def test_config_that_was_not_loaded_stays(self) -> None:

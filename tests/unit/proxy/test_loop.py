@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from natproxy.nat import Failed, Outcome
+from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.loop import INTERVAL, LOOP, PROBE_TIMEOUT, SEVERAL, TRANSITIONS, State
-from tests.support.doubles import Upstream
+from natproxy.proxy.upstreams import Health, Mode, Target
+from tests.support.doubles import PlayedEndpoint, Upstream
 from tests.support.proxies import ProxyCase
 
 REFUSED = b"ERR 508 " + LOOP.encode() + b"\n"
@@ -144,3 +146,91 @@ class LoopTests(LoopCase):
     def test_every_state_has_a_way_out(self) -> None:
         for state, row in TRANSITIONS.items():
             self.assertTrue({*row.values()} - {state}, state)
+
+
+class SeveralTests(LoopCase):
+    """Several upstreams, of which one leads back."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.others = [PlayedEndpoint(port) for port in (51_000, 52_000)]
+        endpoints = [self.endpoint, *self.others]
+        self.factory.resources.upstreams.use(
+            [
+                Target(f"u{number}", "", EndpointConnector(endpoint, self.clock, 5.0))
+                for number, endpoint in enumerate(endpoints)
+            ]
+        )
+
+    def accept_all(self) -> None:
+        for endpoint in (self.endpoint, *self.others):
+            for connection in endpoint.connections:
+                if connection.protocol is None and not connection.connected.called:
+                    connection.accept()
+
+    def probes(self) -> list[Upstream]:
+        """Let the proxy send probes, one to each upstream, and return their connections."""
+        for number in range(SEVERAL):
+            protocol, _ = self.new_client(40000 + number)
+            protocol.dataReceived(b"STAT a\n")
+        self.accept_all()
+        self.new_client(49000)
+        self.accept_all()
+        return [endpoint.last for endpoint in (self.endpoint, *self.others)]
+
+    def test_each_upstream_gets_a_probe(self) -> None:
+        probes = self.probes()
+        self.assertEqual(len({self.line_of(probe) for probe in probes}), 3)
+        for probe in probes:
+            self.assertIs(self.factory.loops.state, State.PROBING)
+            probe.send(b"ERR unknown command\n")
+        self.assertIs(self.factory.loops.state, State.CLEAR)
+
+    def test_one_that_comes_back_refuses_every_command(self) -> None:
+        lines = [self.line_of(probe) for probe in self.probes()]
+        returned, wire = self.new_client(49001)
+        returned.dataReceived(lines[1])
+        self.assertEqual(wire.taken(), b"ERR " + LOOP.encode() + b"\n")
+        self.assertIs(self.factory.loops.state, State.LOOPED)
+        self.journal.line_with("the upstream u1 leads back to this proxy")
+        for endpoint in (self.endpoint, *self.others):
+            self.assertTrue(self.factory.loops.closed)
+            endpoint.last.send(b"ERR unknown command\n")
+        self.clock.advance(INTERVAL)
+        self.protocol.dataReceived(b"STAT a\n")
+        self.assertEqual(self.wire.taken(), REFUSED)
+        self.assertIs(self.factory.loops.state, State.CHECKING)
+        for endpoint in (self.endpoint, *self.others):
+            endpoint.last.refuse(ConnectionRefusedError())
+        self.assertIs(self.factory.loops.state, State.CLEAR)
+
+    def test_probes_that_are_cancelled(self) -> None:
+        probes = self.probes()
+        self.factory.loops.stop()
+        self.assertIs(self.factory.loops.state, State.CLEAR)
+        self.assertTrue(all(probe.wire.aborted for probe in probes))
+
+    def test_no_upstream_takes_commands(self) -> None:
+        for name in ("u0", "u1", "u2"):
+            self.factory.resources.upstreams.set_mode(name, Mode.MAINTENANCE)
+        self.factory.loops._send_probes()
+        self.assertIs(self.factory.loops.state, State.CLEAR)
+
+
+class CheckTests(ProxyCase):
+    def test_health_check_that_comes_from_the_proxy_itself_is_refused(self) -> None:
+        upstreams = self.factory.resources.upstreams
+        upstreams.set_health(Health(interval=2.0))
+        self.factory.start()
+        self.clock.advance(0)
+        check = self.endpoint.last
+        check.accept()
+        host = check.wire.getHost()
+        protocol, wire = self.new_client(host.port)
+        protocol.dataReceived(check.wire.taken())
+        reply = wire.taken()
+        self.assertEqual(reply, REFUSED)
+        check.send(reply)
+        (upstream,) = upstreams
+        self.assertEqual(upstream.last_error, f"its reply to FEAT is an error: 508 {LOOP}")
+        upstreams.stop()

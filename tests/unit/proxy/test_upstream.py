@@ -24,7 +24,7 @@ class ChoiceTests(ProxyCase):
         self.patch(
             upstreams,
             "choose",
-            lambda command: (chosen.append(command.line), choose(command))[1],
+            lambda command, *tried: (chosen.append(command.line), choose(command, *tried))[1],
         )
         self.travelling(b"LIST\n").send(b"OK\nEND\n")
         self.travelling(b"GET a\n").send(b"OK 0\n")

@@ -25,7 +25,7 @@ from natproxy.server.rotation import SHARE, TURN
 from natproxy.storage import LocalStorage, RacyTimestamps
 from tests.support.doubles import HalfClosingWire, PlayedThread, TurnClock, Wire
 from tests.support.echo_receiver import EchoReceiver
-from tests.support.proxies import ProxyCase
+from tests.support.proxies import ProxyCase, sole
 
 READ = 65_536
 """Bytes of one read of a transport."""
@@ -330,7 +330,7 @@ class ProxyFloodTests(ProxyCase):
 
     def connect_by(self, connector: Connector) -> None:
         """Replace the proxy's connector."""
-        self.patch(self.factory.resources.upstreams, "choose", lambda command: connector)
+        self.factory.resources.upstreams.use(sole(connector))
 
     def test_connection_that_is_refused_within_the_call(self) -> None:
         self.connect_by(TCPConnector(mock.Mock(), "127.0.0.1", 9001, 5.0))
