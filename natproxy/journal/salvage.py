@@ -186,7 +186,7 @@ def _open(row: EntryRow) -> Open:
     """Return the state of a translation that is open in a segment."""
     earlier = None
     if row.command is not None and row.attempt is not None:
-        # Only the last event of a command has the bytes of all attempts, and no segment has them.
+        # No segment has the bytes of the earlier attempts.
         earlier = row.command, row.attempt - 1, 0
     route = (
         *(row.client, row.client_port, row.nat, row.nat_port, row.upstream, row.upstream_port),

@@ -58,7 +58,7 @@ REGISTRATION = Struct("<IBQddIIIIQ")
 the upstream's, bytes of the first texts, number.
 
 The first texts are the three hosts and the identity, with a NUL between; of an attempt that is not
-the first one, also the three numbers of its `Earlier`. Then there is the line, or verb and name
+the first one, also the three numbers of its ``Earlier``. Then there is the line, or verb and name
 with a NUL between.
 """
 

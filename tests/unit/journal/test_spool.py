@@ -26,7 +26,7 @@ from natproxy.journal.spool_format import (
     spool_path,
 )
 from natproxy.journal.spool_rows import Events, MalformedSpool, Spooled
-from natproxy.nat import NATEntry, Outcome, TranslationKey
+from natproxy.nat import Earlier, NATEntry, Outcome, TranslationKey
 from natproxy.nat.rows import NAME, ROUTE, Row
 from natproxy.protocol import Command, parse_command
 from natproxy.server.state import IllegalTransition
@@ -74,6 +74,7 @@ class Spooling:
         line: bytes = b"GET a%20b",
         client: Address = CLIENT,
         identity: str | None = None,
+        earlier: Earlier | None = None,
     ) -> NATEntry:
         self.port += 1
         command = parse_command(line)
@@ -81,7 +82,7 @@ class Spooling:
         key = TranslationKey(Address("10.0.0.1", self.port), Address("10.0.0.9", 9001))
         started = self.traffic.clock.seconds() - 0.25
         return self.traffic.table.register(
-            key, Wire(1, 2), client, command, started, lambda: None, identity
+            key, Wire(1, 2), client, command, started, lambda: None, identity, earlier
         )
 
 
@@ -108,8 +109,17 @@ class RecordTests(SpoolCase):
         made.traffic.ring.act("kill", 1_700_000_001.25, 0, 17, "port 50000", 1)
         made.register(b"PACK a b c")
         made.register(b"GET " + b"x" * 5000)
+        made.register(earlier=Earlier(1, 2, 70_000))
+        made.traffic.table.fail(
+            CLIENT,
+            Command(b"GET", b"a", b"GET a"),
+            made.traffic.clock.seconds(),
+            Outcome.ERROR,
+            7,
+            earlier=Earlier(1, 3, 70_001),
+        )
         self.assertEqual(made.events(), Events(made.rows(), True))
-        self.assertEqual(len(made.rows()), 7)
+        self.assertEqual(len(made.rows()), 9)
 
     def test_events_before_the_spool_are_in_it(self) -> None:
         made = self.make()
