@@ -273,6 +273,7 @@ def report(run: Run, workers: int) -> list[str]:
         lines.append(f"| {name} | {shown} | {counts} |")
     lines += [
         "",
+        *error_lines(honest),
         "| commands and records | number |",
         "| --- | ---: |",
         *(f"| {title} | {number:,} |" for title, number in sorted(accounts.counts.items())),
@@ -283,6 +284,15 @@ def report(run: Run, workers: int) -> list[str]:
         "",
     ]
     return lines
+
+
+def error_lines(honest: list[Sent]) -> list[str]:
+    """Return the lines of the report about the errors that honest clients have received."""
+    errors = Counter(one.text for one in honest if one.status == "error")
+    if not errors:
+        return []
+    rows = (f"| `{text}` | {number} |" for text, number in errors.most_common(10))
+    return ["| error of an honest client | times |", "| --- | ---: |", *rows, ""]
 
 
 def any_fault(sent: Sent, soak: Soak) -> bool:
