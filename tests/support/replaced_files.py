@@ -174,9 +174,6 @@ class Played(NamedTuple):
         if self.lost > self.case.servers and self.ending is Ending.ERROR:
             # Without a header, a command has one further try for each server.
             return (Ending.ERROR,)
-        if self.case.line.startswith(b"DOWNLOAD") and self.ending is Ending.CUT_OFF:
-            # Its reply is not continued.
-            return (Ending.CUT_OFF,)
         if not self.changed or self.case.change is Change.NOTHING:
             return (Ending.OLD,)
         if not self.begun:

@@ -18,6 +18,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
+from natproxy.protocol.features import parse_abilities
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.proxy.tcp import TCPConnector
 from natproxy.proxy.upstreams import Target
@@ -25,6 +26,7 @@ from tests.support.replaced_files import Change, Ending, Played, draw, judged, p
 
 CASES = int(os.environ.get("NATPROXY_TEST_REPLACED", "60"))
 AT_ONCE = 20
+ABILITIES = parse_abilities(b"NATPROXY 2\nGET offset length if-match\n")
 
 PREFACE = """\
 `tests/integration/proxy/test_replaced_files.py` wrote this part. A client downloads a file through
@@ -43,6 +45,9 @@ def make_proxy(servers: Sequence[tuple[str, int]]) -> ProxyFactory:
     proxy.resources.upstreams.use(
         [Target(str(number), "", one) for number, one in enumerate(connectors)]
     )
+    for upstream in proxy.resources.upstreams:
+        # As a check of its health reports them: only then is a DOWNLOAD continued.
+        upstream.abilities = ABILITIES
     return proxy
 
 
