@@ -43,7 +43,7 @@ class Attempted(Protocol):
     resources: Resources
     command: Command
     upstream: Upstream
-    line: bytes
+    sent: Command
     earlier: Earlier | None
     resumption: Resumption | None
 
@@ -53,6 +53,10 @@ class Attempted(Protocol):
 
     def body_begun(self, header: Header) -> None:
         """Note that a relay moves the body."""
+        ...
+
+    def features_received(self, body: bytes) -> None:
+        """Note what the upstream supports, of the body of a ``FEAT`` reply."""
         ...
 
     def resumed(self) -> None:

@@ -14,6 +14,7 @@ from natproxy.protocol import (
     Command,
     Header,
     WireError,
+    parse_abilities,
 )
 from natproxy.proxy.attempt import UpstreamFactory
 from natproxy.proxy.attempted import Connection
@@ -30,8 +31,10 @@ from natproxy.proxy.retries import (
     State,
     may_be_repeated,
 )
+from natproxy.proxy.rewriting import GET, as_get, can_get
 from natproxy.proxy.upstreams import Upstream
 
+_DOWNLOAD = b"DOWNLOAD"
 _CONNECT, _CONNECTED, _ENDED = Event.CONNECT, Event.CONNECTED, Event.ENDED
 
 
@@ -41,7 +44,7 @@ class Exchange:
     Most commands have one attempt. What later ones need is set when there is one.
 
     :param client: its client's side.
-    :ivar line: what is sent to the upstream, without its line feed.
+    :ivar sent: what is sent to the upstream: the command, or a ``GET`` in its place.
     :ivar state: how far the command is.
     :ivar upstream: of the last attempt.
     :ivar earlier: the earlier attempts, for the table; ``None`` before the second one.
@@ -72,7 +75,7 @@ class Exchange:
         self.client = client
         self.resources = resources
         self.command = command
-        self.line = command.line
+        self.sent = command
         self.state = State.QUEUED
 
     def proceed(self) -> None:
@@ -84,9 +87,20 @@ class Exchange:
             return
         self.state = TRANSITIONS[self.state][_CONNECT]
         self.upstream = upstream
+        if self.command.verb == _DOWNLOAD and self.resumption is None:
+            self._choose_verb()
         upstream.begin()
         attempt = self._attempt = UpstreamFactory(self, upstream)
         attempt.connect()
+
+    def _choose_verb(self) -> None:
+        """Send a ``GET`` in place of a ``DOWNLOAD`` if the upstream is known to support it."""
+        retries, upstream = self.resources.retries, self.upstream
+        known = upstream in retries.get_supported or can_get(upstream.abilities)
+        if known and retries.resume_for and not self._losses:
+            self.sent = as_get(self.command)
+        else:
+            self.sent = self.command
 
     def refuse(self, reason: str) -> None:
         """End the command, or postpone it: no upstream has had a place for it in time."""
@@ -129,6 +143,11 @@ class Exchange:
         self.state = TRANSITIONS[self.state][Event.BODY_BEGUN]
         if self.resumption is None:
             self._header = header
+
+    def features_received(self, body: bytes) -> None:
+        """Note whether the upstream supports ``GET``, of the body of a ``FEAT`` reply."""
+        if can_get(parse_abilities(body)):
+            self.resources.retries.get_supported.add(self.upstream)
 
     def resumed(self) -> None:
         """Note that the header of the rest of the body has been received, and is right."""
@@ -202,14 +221,14 @@ class Exchange:
 
     def _resume_at(self, remaining: int) -> None:
         """Request the bytes that are missing of the body, if that is possible."""
-        if self.resumption is None and self._header is not None and self.command.verb == b"GET":
+        if self.resumption is None and self._header is not None and self.sent.verb == GET:
             with suppress(WireError):
-                self.resumption = Resumption(self.command, self._header)
+                self.resumption = Resumption(self.sent, self._header)
         elif self.resumption is not None:
             self.resources.retries.resumed_bytes += self.resumption.remaining - remaining
         if self.resumption is not None:
             self.resumption.remaining = remaining
-            self.line = self.resumption.request()
+            self.sent = self.resumption.request()
 
     def _delay_after(self, loss: Loss) -> float | None:
         """Return the seconds until the next attempt; ``None`` if there must be none."""
@@ -225,6 +244,9 @@ class Exchange:
         upstreams = self.resources.upstreams
         if loss.kind is Kind.LOST:
             self._losses += 1
+            if self.sent is not self.command and not resuming:
+                # It may be another server now: another ``FEAT`` shows what it supports.
+                retries.get_supported.discard(self.upstream)
         self._tried = (*self._tried, self.upstream)
         other = upstreams.choose(self.command, self._tried)
         if other is not None and other not in self._tried:

@@ -53,12 +53,13 @@ class Resumption:
         """Position in the file of the next byte."""
         return self._end - self.remaining
 
-    def request(self) -> bytes:
-        """Return the line that requests the rest, without its line feed."""
+    def request(self) -> Command:
+        """Return the command that requests the rest."""
         arguments = Arguments(
             self._name, offset=self.offset, length=self.remaining, if_match=self._etag
         )
-        return format_request(b"GET", arguments).removesuffix(b"\n")
+        line = format_request(b"GET", arguments).removesuffix(b"\n")
+        return Command(b"GET", line.removeprefix(b"GET "), line)
 
     def check(self, header: Header) -> Loss | None:
         """Return why the reply to `request` does not continue the body; ``None`` if it does."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from weakref import WeakSet
+
 from twisted.internet.interfaces import IReactorTime
 
 from natproxy.protocol import VERBS, Command
+from natproxy.proxy.upstreams import Upstream
 from natproxy.server.state import Symbol, transition_table
 
 FIRST_DELAY = 0.1
@@ -103,6 +106,7 @@ class Retries:
     :param resume_for: see below.
     :ivar resume_for: seconds for which the body of a reply is tried to be continued; 0 for not at
         all.
+    :ivar get_supported: the upstreams whose last reply to ``FEAT`` that was passed on has ``GET``.
     :ivar retried: further attempts of commands of which no header had been received, so far.
     :ivar interrupted: bodies so far whose upstream has failed, and that could be continued.
     :ivar resumed: those of them that were continued.
@@ -112,6 +116,7 @@ class Retries:
     def __init__(self, clock: IReactorTime, resume_for: float = 0.0) -> None:
         self.clock = clock
         self.resume_for = resume_for
+        self.get_supported: WeakSet[Upstream] = WeakSet()
         self.retried = 0
         self.interrupted = 0
         self.resumed = 0

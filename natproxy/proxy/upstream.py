@@ -30,7 +30,7 @@ from natproxy.protocol import (
 from natproxy.proxy.attempted import Attempt, Attempted
 from natproxy.proxy.failure import Kind, Loss, explain_loss
 from natproxy.proxy.header import NO_HEADER_EXPECTED, is_reply_to_header, with_header
-from natproxy.proxy.resumption import Resumption
+from natproxy.proxy.rewriting import header_of_download, is_unsupported
 from natproxy.proxy.state import TRANSITIONS, Event, State
 from natproxy.proxy.transport import UpstreamTransport
 from natproxy.relay import PeerGone, SocketJob, SocketRelay, SourceShort, Transport, send_at_once
@@ -118,7 +118,7 @@ class UpstreamProtocol(Protocol):
         self._state = TRANSITIONS[self._state][_REGISTERED]
         exchange.connected(self)
         resources.replies.set(self.reply_expired)
-        line = exchange.line + b"\n"
+        line = exchange.sent.line + b"\n"
         if exchange.upstream.header:
             translation = f"{resources.upstreams.boot}:{self._entry.serial}"
             line = with_header(transport, client, translation, line)
@@ -243,8 +243,18 @@ class UpstreamProtocol(Protocol):
         if exchange.upstream.failures:
             exchange.upstream.succeeded()
         if exchange.resumption is not None:
-            self._rest_received(data[end + 1 :], header, exchange.resumption)
-            return
+            loss = exchange.resumption.check(header)
+            if loss is not None:
+                self.fail(loss)
+                return
+            # The header is not passed on.
+            data, end = data[end + 1 :], -1
+        elif exchange.sent is not command:
+            if is_unsupported(header):
+                self.fail(Loss(Kind.LOST, Outcome.ERROR, UNKNOWN_COMMAND, None, UNKNOWN_COMMAND))
+                return
+            line = header_of_download(header)
+            data, end = line + data[end:], len(line)
         error = header.error
         if error and exchange.upstream.header and is_reply_to_header(command, error):
             self._fail_malformed(NO_HEADER_EXPECTED)
@@ -253,6 +263,8 @@ class UpstreamProtocol(Protocol):
         self._resources.table.relaying(self._entry, None if listing else header.size)
         if self._state is _CLOSED:
             return
+        if exchange.resumption is not None:
+            exchange.resumed()
         if listing:
             self._listing_received(data, end, header)
         elif verb is None and header.error is None and data[:end].split()[:1] == [b"OK"]:
@@ -266,24 +278,6 @@ class UpstreamProtocol(Protocol):
             body = CountedBody(header.size)
             body.advance(len(data) - end - 1)
             self._relay_body(data, header, body)
-
-    def _rest_received(self, received: bytes, header: Header, resumption: Resumption) -> None:
-        """Pass on the rest of a body, or what has been received of it."""
-        loss = resumption.check(header)
-        if loss is not None:
-            self.fail(loss)
-            return
-        self._resources.table.relaying(self._entry, header.size)
-        if self._state is _CLOSED:
-            return
-        self._exchange.resumed()
-        if len(received) >= header.size:
-            self._entry.write(received[: header.size])
-            self._finish()
-        else:
-            body = CountedBody(header.size)
-            body.advance(len(received))
-            self._relay_body(received, header, body)
 
     def _listing_received(self, data: bytes, end: int, header: Header) -> None:
         if self._exchange.command.verb == b"FEAT":
@@ -340,6 +334,7 @@ class UpstreamProtocol(Protocol):
             self._fail_malformed(str(malformed))
             return
         if body is not None:
+            self._exchange.features_received(body)
             self._entry.write(b"OK\n" + body)
             self._finish()
 

@@ -293,6 +293,66 @@ class LimitTests(DyingCase):
         self.assertEqual(self.wire.value(), reply_to(GET))
 
 
+class DownloadTests(DyingCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.play(b"FEAT", [])
+
+    def download(self, replies: list[bytes], line: bytes = b"DOWNLOAD a") -> list[bytes]:
+        """Send a DOWNLOAD, reply to each attempt, and return what the upstreams received."""
+        self.wire.clear()
+        self.protocol.dataReceived(line + b"\n")
+        received = []
+        for reply in replies:
+            upstream = self.endpoint.last
+            upstream.accept()
+            received.append(upstream.wire.taken())
+            upstream.send(reply)
+            self.clock.advance(0.1)
+        self.served = len(self.endpoint.connections)
+        return received
+
+    def test_death_at_every_byte(self) -> None:
+        whole = REPLIES[b"DOWNLOAD a"]
+        header = header_of(GET, reply_to(GET))
+        for death in range(header, len(reply_to(GET))):
+            received = self.play(b"DOWNLOAD a", [death])
+            self.check(received)
+            self.assertEqual(received, whole, death)
+            self.assertEqual({event.command.verb for event in self.events}, {b"DOWNLOAD"})
+
+    def test_upstream_receives_a_get(self) -> None:
+        received = self.download([reply_to(GET)], b"download a b%")
+        self.assertEqual(received, [b"GET a%20b%25\n"])
+        self.assertEqual(self.wire.value(), REPLIES[b"DOWNLOAD a"])
+
+    def test_errors_are_those_of_version_1(self) -> None:
+        for reply, expected in (
+            (b"ERR 404 file not found\n", b"ERR file not found\n"),
+            (b"ERR 502 proxy error: no\n", b"ERR proxy error: no\n"),
+            (b"ERR 429 wait retry-after=3\n", b"ERR wait retry-after=3\n"),
+        ):
+            self.download([reply])
+            self.assertEqual(self.wire.value(), expected)
+
+    def test_server_without_get_receives_the_download(self) -> None:
+        for refusal in (b"ERR unknown command\n", b"ERR 403 forbidden\n"):
+            self.play(b"FEAT", [])
+            received = self.download([refusal, REPLIES[b"DOWNLOAD a"]])
+            self.assertEqual(received, [b"GET a\n", b"DOWNLOAD a\n"])
+            self.assertEqual(self.wire.value(), REPLIES[b"DOWNLOAD a"])
+            self.assertEqual(self.download([b"OK 0\n"]), [b"DOWNLOAD a\n"])
+
+    def test_nothing_is_rewritten_without_resumption(self) -> None:
+        self.factory.resources.retries.resume_for = 0.0
+        self.assertEqual(self.download([b"OK 0\n"]), [b"DOWNLOAD a\n"])
+
+    def test_name_that_get_has_another_meaning_for(self) -> None:
+        for name in (b".", b"x" * 4096):
+            line = b"DOWNLOAD " + name
+            self.assertEqual(self.download([b"OK 0\n"], line), [line + b"\n"])
+
+
 class KillTests(DyingCase):
     def setUp(self) -> None:
         super().setUp()
