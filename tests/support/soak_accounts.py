@@ -213,9 +213,9 @@ def by_connection(sent: Iterable[Sent]) -> dict[tuple[object, ...], list[Sent]]:
 
 def whois(journal: Path, lines: Sequence[Line]) -> list[dict[str, Any]]:
     """Return who was behind the port of each line, at its end."""
+    ends = [datetime.fromtimestamp(line.ended, timezone.utc).isoformat() for line in lines]
     queries = "".join(
-        f"{line.peer[0]}:{line.peer[1]} {datetime.fromtimestamp(line.ended, timezone.utc).isoformat()}\n"
-        for line in lines
+        f"{line.peer[0]}:{line.peer[1]} {end}\n" for line, end in zip(lines, ends, strict=True)
     )
     return natproxy("whois", "-", "--within=1", f"--journal={journal}", lines=queries)
 
