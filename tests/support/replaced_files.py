@@ -174,8 +174,8 @@ class Played(NamedTuple):
         if self.lost > self.case.servers and self.ending is Ending.ERROR:
             # Without a header, a command has one further try for each server.
             return (Ending.ERROR,)
-        if self.case.line.startswith(b"DOWNLOAD") and self.ending is Ending.CUT_OFF:
-            # Its reply is not continued.
+        if self.case.line.startswith(b"DOWNLOAD") and self.lost and self.ending is Ending.CUT_OFF:
+            # After a try without a header it is not sent as a GET, and cannot be continued.
             return (Ending.CUT_OFF,)
         if not self.changed or self.case.change is Change.NOTHING:
             return (Ending.OLD,)

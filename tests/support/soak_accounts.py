@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.support.accounts import (
     beside,
     by,
     client_key,
+    natproxy,
     nearest,
     read_lines,
     read_rows,
@@ -207,6 +209,15 @@ def by_connection(sent: Iterable[Sent]) -> dict[tuple[object, ...], list[Sent]]:
     for one in sent:
         found[one.client, one.port].append(one)
     return found
+
+
+def whois(journal: Path, lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """Return who was behind the port of each line, at its end."""
+    ends = [datetime.fromtimestamp(line.ended, timezone.utc).isoformat() for line in lines]
+    queries = "".join(
+        f"{line.peer[0]}:{line.peer[1]} {end}\n" for line, end in zip(lines, ends, strict=True)
+    )
+    return natproxy("whois", "-", "--within=1", f"--journal={journal}", lines=queries)
 
 
 def read_sent(path: Path) -> list[Sent]:

@@ -20,14 +20,13 @@ from typing import NamedTuple
 import pytest
 
 from tests.support import namespaces, wan
-from tests.support.accounts import Line, natproxy
+from tests.support.accounts import Line
 from tests.support.fleet import PATIENCE
 from tests.support.namespaces import Network, ip
 from tests.support.soak import Soak, longest_lives
-from tests.support.soak_accounts import SoakAccounts
+from tests.support.soak_accounts import SoakAccounts, whois
 from tests.support.soak_client import SMALL, Sent
 from tests.support.wan import Conditions, Wan
-from tests.system.test_fleet import WHOIS, questions
 
 SECONDS = float(os.environ.get("NATPROXY_TEST_SOAK", "2.5"))
 WHOLE = "NATPROXY_TEST_SOAK" in os.environ
@@ -154,8 +153,7 @@ def test_day_of_faults(place: Path, workers: int) -> None:
         accounts = SoakAccounts(soak, logs)
         accounts.check()
         lines = samples(accounts, chance)
-        journal = f"--journal={place}/journal"
-        accounts.check_whois(lines, natproxy(*WHOIS, journal, lines=questions(lines)))
+        accounts.check_whois(lines, whois(place / "journal", lines))
         run = Run(soak, accounts, elapsed, seed, quiet, stale)
         REPORTED.extend(report(run, workers))
     assert accounts.wrong == []
@@ -273,6 +271,7 @@ def report(run: Run, workers: int) -> list[str]:
         lines.append(f"| {name} | {shown} | {counts} |")
     lines += [
         "",
+        *error_lines(honest),
         "| commands and records | number |",
         "| --- | ---: |",
         *(f"| {title} | {number:,} |" for title, number in sorted(accounts.counts.items())),
@@ -283,6 +282,15 @@ def report(run: Run, workers: int) -> list[str]:
         "",
     ]
     return lines
+
+
+def error_lines(honest: list[Sent]) -> list[str]:
+    """Return the lines of the report about the errors that honest clients have received."""
+    errors = Counter(one.text for one in honest if one.status == "error")
+    if not errors:
+        return []
+    rows = (f"| `{text}` | {number} |" for text, number in errors.most_common(10))
+    return ["| error of an honest client | times |", "| --- | ---: |", *rows, ""]
 
 
 def any_fault(sent: Sent, soak: Soak) -> bool:

@@ -18,6 +18,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
+from natproxy.protocol.features import parse_abilities
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.proxy.tcp import TCPConnector
 from natproxy.proxy.upstreams import Target
@@ -25,6 +26,7 @@ from tests.support.replaced_files import Change, Ending, Played, draw, judged, p
 
 CASES = int(os.environ.get("NATPROXY_TEST_REPLACED", "60"))
 AT_ONCE = 20
+ABILITIES = parse_abilities(b"NATPROXY 2\nGET offset length if-match\n")
 
 PREFACE = """\
 `tests/integration/proxy/test_replaced_files.py` wrote this part. A client downloads a file through
@@ -32,7 +34,8 @@ a proxy with one or two upstreams; a relay in front of each file server dies at 
 reply, up to three times. While the server is away, or between two tries, the file is replaced: each
 byte of the new one differs from the old one's at the same offset. Once the header of a reply has
 been passed on, the client must be cut off, and must have bytes of the old file only. Before that,
-it must have the whole new file, or an error. A file that has not changed must be complete.
+it must have the whole new file, or an error. A file that has not changed must be complete. A
+`DOWNLOAD` that was sent again after a try without a header is not continued.
 """
 
 
@@ -43,6 +46,9 @@ def make_proxy(servers: Sequence[tuple[str, int]]) -> ProxyFactory:
     proxy.resources.upstreams.use(
         [Target(str(number), "", one) for number, one in enumerate(connectors)]
     )
+    for upstream in proxy.resources.upstreams:
+        # As a check of its health reports them: only then is a DOWNLOAD continued.
+        upstream.abilities = ABILITIES
     return proxy
 
 
@@ -67,7 +73,7 @@ async def test_no_mixture(tmp_path: Path) -> None:
     resumed = [one for one in played if one.ending is Ending.OLD and one.begun and one.after]
     assert resumed
     if CASES >= 1000:
-        assert cut_off == set(Change) - {Change.NOTHING}
+        assert cut_off >= set(Change) - {Change.NOTHING}
     report(played, seed)
 
 
