@@ -52,8 +52,8 @@ from natproxy.journal.spool_format import (
 )
 from natproxy.nat.entry import NATEntry
 from natproxy.nat.ring import EventRing
-from natproxy.nat.rows import NAME, ROUTE, SEQ, Row
 from natproxy.protocol import Command
+from natproxy.records.event_rows import NAME, ROUTE, SEQ, Row
 
 LONG_LINE = 512
 """Bytes of a command from which on its texts are stored as records have them, and not the line."""

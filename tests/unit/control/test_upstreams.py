@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from natproxy.control.site import control_site
 from natproxy.control.upstreams import MODE_EVENT, UpstreamsResource
-from natproxy.nat.rows import EVENT
+from natproxy.records.event_rows import EVENT
 from natproxy.records.upstreams import UpstreamsRecord
 from tests.support.control_resources import ControlCase
 from tests.support.upstream_records import FakeUpstreams, two

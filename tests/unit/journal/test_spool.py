@@ -27,8 +27,8 @@ from natproxy.journal.spool_format import (
 )
 from natproxy.journal.spool_rows import Events, MalformedSpool, Spooled
 from natproxy.nat import Earlier, NATEntry, Outcome, TranslationKey
-from natproxy.nat.rows import NAME, ROUTE, Row
 from natproxy.protocol import Command, parse_command
+from natproxy.records.event_rows import NAME, ROUTE, Row
 from natproxy.server.state import IllegalTransition
 from tests.support.doubles import Wire
 from tests.support.journals import NOW, Traffic
