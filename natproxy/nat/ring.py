@@ -203,12 +203,14 @@ class EventRing:
 
     def _note(self, make_row: Callable[..., None], *arguments: Any) -> None:
         self._noted.append((make_row, arguments))
-        if len(self._noted) >= self._most:
-            self._noted_many()
+        many = len(self._noted) >= self._most
         if self._spool is not None:
             # These events are rare.
             for row in self.read(self.next - 2, 1)[0]:
                 self._spool.row(row)
+        if many:
+            # What is called may add events.
+            self._noted_many()
 
     def _noted_many(self) -> None:
         """Make the rows if they are many; wake those that wait for an event."""
