@@ -10,7 +10,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 
 from natproxy.nat.ring import EventRing
-from natproxy.nat.rows import EARLIER, ENDS, SEQ, Lost, Route, Row, total_of
+from natproxy.records.event_rows import EARLIER, ENDS, SEQ, Lost, Route, Row, total_of
 from natproxy.records.packed import parse_packed
 from natproxy.records.record import Origin, Record, format_time
 

@@ -30,7 +30,7 @@ from natproxy.control.parameters import (
 from natproxy.control.recent import RingHistory
 from natproxy.control.stream import Body, Piece, paged
 from natproxy.control.watchers import HEARTBEAT, Watchers
-from natproxy.nat.rows import SEQ, TIME, Lost, Row
+from natproxy.records.event_rows import SEQ, TIME, Lost, Row
 from natproxy.records.filter import Filter
 from natproxy.records.queries import EventsQuery, windows
 from natproxy.records.record import Origin, Record

@@ -12,8 +12,8 @@ from twisted.internet.interfaces import IReactorTime
 from natproxy.control.interfaces import TableSource
 from natproxy.control.jobs import JobQueue
 from natproxy.nat.ring import EventRing
-from natproxy.nat.rows import ENDS, EVENT, ROUTE, SEQ, SERIAL, TIME, Row
 from natproxy.records import filter as filters
+from natproxy.records.event_rows import ENDS, EVENT, ROUTE, SEQ, SERIAL, TIME, Row
 from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record, microseconds_of
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Ends, Gap, WhoisQuery, WhoisReply

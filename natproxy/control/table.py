@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 from natproxy.nat.entry import NATEntry
 from natproxy.nat.ring import EventRing
-from natproxy.nat.rows import ROUTE, SEQ, STARTED
 from natproxy.nat.table import NATTable
 from natproxy.nat.translation import EntryState, Outcome
+from natproxy.records.event_rows import ROUTE, SEQ, STARTED
 from natproxy.records.packed import parse_packed
 from natproxy.records.record import Record, microseconds_of
 

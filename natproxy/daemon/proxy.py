@@ -114,7 +114,7 @@ def make_proxy_process(
     )
     observation = ProxyObservation(reactor, proxy, factory, config, kind, observers)
     observation.share = share
-    observation.upstreams.addresses = lambda endpoint: names.hosts(default_name(endpoint))
+    observation.upstreams.addresses = lambda endpoint: names.shown(default_name(endpoint))
     proxy.companion = observation
     settings = LiveSettings(
         config,

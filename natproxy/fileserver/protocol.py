@@ -18,17 +18,16 @@ from natproxy.fileserver.listings import SharedListings
 from natproxy.fileserver.lookups import Lookups
 from natproxy.fileserver.packs import Packs
 from natproxy.fileserver.pages import Pages
+from natproxy.fileserver.refusals import parse_digest, range_of_file, refusal_of, shown
 from natproxy.nat import Outcome
 from natproxy.protocol import (
     AUTH,
     END,
-    FILE_NOT_FOUND,
     UNKNOWN_COMMAND,
     VERBS,
     Arguments,
     Command,
     Digest,
-    Range,
     Refusal,
     abilities,
     error_line,
@@ -39,13 +38,11 @@ from natproxy.protocol import (
     name_of,
     parse_arguments,
     parse_names,
-    printable,
-    range_of,
 )
 from natproxy.relay import DIRECT, FileJob, PeerGone, Relay, Relays
 from natproxy.server.connection import CommandReceiver
 from natproxy.server.events import Finished
-from natproxy.server.threads import Overloaded, WorkRefused
+from natproxy.server.threads import WorkRefused
 from natproxy.storage import NotFound, OpenFile, Storage
 
 T = TypeVar("T")
@@ -117,7 +114,7 @@ class FileServerProtocol(CommandReceiver):
         except Refusal as refusal:
             self._refuse(refusal)
         except WorkRefused as error:
-            self._refuse(self._refusal_of(b"", error))
+            self._refuse(refusal_of(b"", error))
 
     def cancel_command(self, outcome: Outcome) -> None:
         """Cancel the work for the current command, and close the file that was being sent."""
@@ -177,7 +174,7 @@ class FileServerProtocol(CommandReceiver):
         try:
             metadata = self._services.storage.metadata(name)
         except (NotFound, OSError) as error:
-            raise self._refusal_of(name, error) from error
+            raise refusal_of(name, error) from error
         self._reply(b"OK " + format_metadata(metadata) + b"\n")
 
     def command_GET(self, command: Command) -> None:
@@ -218,14 +215,14 @@ class FileServerProtocol(CommandReceiver):
         try:
             return self._services.storage.open(name)
         except (NotFound, OSError) as error:
-            raise self._refusal_of(name, error) from error
+            raise refusal_of(name, error) from error
 
     def _send_range(self, arguments: Arguments, file: OpenFile) -> None:
         """Send a range of an open file.
 
         :raises Refusal: if there is no such range.
         """
-        part = _range_of(file, arguments)
+        part = range_of_file(file, arguments)
         self._send(
             FileJob(
                 format_range(part),
@@ -244,7 +241,7 @@ class FileServerProtocol(CommandReceiver):
 
         :raises Refusal: if there is no such range.
         """
-        part = _range_of(file, arguments)
+        part = range_of_file(file, arguments)
 
         def computed(sha256: str) -> None:
             digest = Digest(sha256, part.metadata.size, part.metadata.etag)
@@ -278,22 +275,11 @@ class FileServerProtocol(CommandReceiver):
     def _failed(self, name: bytes, failure: Failure) -> None:
         error = failure.value
         if isinstance(error, (NotFound, OSError, WorkRefused)):
-            error = self._refusal_of(name, error)
+            error = refusal_of(name, error)
         elif not isinstance(error, Refusal):
-            self.log.failure("cannot reply for {name}", failure, name=_shown(name))
+            self.log.failure("cannot reply for {name}", failure, name=shown(name))
             error = Refusal(errors.INTERNAL_ERROR, "internal error")
         self._refuse(error)
-
-    def _refusal_of(self, name: bytes, error: Exception) -> Refusal:
-        """Return the refusal that reports an error to the client; log an ``OSError``."""
-        if isinstance(error, NotFound):
-            return Refusal(errors.NOT_FOUND, FILE_NOT_FOUND)
-        if isinstance(error, WorkRefused):
-            overloaded = isinstance(error, Overloaded)
-            code = errors.TOO_MANY_REQUESTS if overloaded else errors.UNAVAILABLE
-            return Refusal(code, str(error))
-        self.log.error("cannot open {name}: {reason}", name=_shown(name), reason=error)
-        return Refusal(errors.UNAVAILABLE, "the server cannot open files at present")
 
     def _reply(self, reply: bytes) -> None:
         self.outbound.write(reply)
@@ -349,7 +335,7 @@ class FileServerProtocol(CommandReceiver):
         elif not relay.begun and isinstance(error, (OSError, WorkRefused)):
             # Nothing has been promised yet.
             self._relay = None
-            self._refuse(self._refusal_of(name_of(self._current), error))
+            self._refuse(refusal_of(name_of(self._current), error))
         else:
             # The promised bytes cannot be sent, and only an abort lets the client notice.
             self.log.error(
@@ -396,30 +382,3 @@ def methods_of(protocol: type[FileServerProtocol]) -> dict[bytes, Callable[[Any,
 
 
 FileServerProtocol.methods = methods_of(FileServerProtocol)
-
-
-def parse_digest(command: Command) -> Arguments:
-    """Return the arguments of a ``HASH``.
-
-    :raises Refusal: if they are wrong, or name an algorithm that is not supported.
-    """
-    arguments = parse_arguments(command)
-    if arguments.alg != "sha256":
-        raise Refusal(errors.BAD_REQUEST, f"unsupported alg '{arguments.alg}': only sha256")
-    return arguments
-
-
-def _range_of(file: OpenFile, arguments: Arguments) -> Range:
-    """Return the range of a file that a command names; close the file if there is none.
-
-    :raises Refusal: if there is none.
-    """
-    try:
-        return range_of(file.metadata, arguments)
-    except Exception:
-        file.close()
-        raise
-
-
-def _shown(name: bytes) -> str:
-    return printable(name) or "the served directory"

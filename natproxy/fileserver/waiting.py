@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from natproxy.fileserver.protocol import FileServerProtocol, methods_of, parse_digest
+from natproxy.fileserver.protocol import FileServerProtocol, methods_of
+from natproxy.fileserver.refusals import parse_digest, refusal_of
 from natproxy.metadata import Metadata
 from natproxy.protocol import Arguments, Command, Refusal, format_metadata, parse_arguments
 from natproxy.relay import FileJob
@@ -55,7 +56,7 @@ class WaitingFileServerProtocol(FileServerProtocol):
             except Refusal as refusal:
                 self._refuse(refusal)
             except WorkRefused as error:
-                self._refuse(self._refusal_of(name, error))
+                self._refuse(refusal_of(name, error))
 
         self._wait_for(
             self._services.lookups.open(name, self._client_host),

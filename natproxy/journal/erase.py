@@ -17,7 +17,7 @@ from natproxy.journal.contents import Directory
 from natproxy.journal.directory import JournalError
 from natproxy.journal.files import SUFFIX
 from natproxy.journal.rows import ERASED
-from natproxy.journal.search import read_spools
+from natproxy.journal.salvage import read_spools
 from natproxy.journal.segment import NewerSchema, NotASegment, check_version, connect, transaction
 from natproxy.journal.space import reason_of
 from natproxy.journal.spool_format import spools

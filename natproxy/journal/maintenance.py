@@ -20,6 +20,19 @@ from natproxy.journal.spool_format import NAME
 from natproxy.journal.validity import DAMAGE
 
 
+class JournalSettings(NamedTuple):
+    """How a journal is kept.
+
+    :ivar keep: seconds for which a segment is kept after its last event.
+    :ivar max_size: bytes of all segments; the oldest ones are deleted.
+    :ivar names: whether the names of files are in it.
+    """
+
+    keep: float
+    max_size: int
+    names: bool = True
+
+
 class Report(NamedTuple):
     """What a run of the maintenance has found.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Collection
 from contextlib import closing
 from typing import NamedTuple
@@ -29,7 +30,7 @@ from natproxy.journal.spool_format import NEW, kernel_boot, spools
 from natproxy.journal.spool_rows import Events, MalformedSpool, Spooled
 from natproxy.journal.validity import DAMAGE, meta_of
 from natproxy.journal.writer import STEP, Fold, Open
-from natproxy.nat.rows import TIME
+from natproxy.records.event_rows import TIME
 
 
 class Salvaged(NamedTuple):
@@ -104,6 +105,19 @@ def salvage(directory: str, now: int, share: Share = ALL, living: Collection[str
             # The segment is set aside, and a gap.
             os.unlink(path)
     return Salvaged(rows, messages)
+
+
+def read_spools(directory: str) -> None:
+    """Do `salvage` without a daemon, for a program that reads or changes the segments.
+
+    The next start does it as well. Only the owner of the directory, or root, does it here; until
+    then, a search results in "unknown" for the last moments before the kill.
+
+    :raises sqlite3.Error: if it cannot be written.
+    :raises OSError: likewise.
+    """
+    if os.geteuid() in (0, os.stat(directory).st_uid) and any(spools(directory)):
+        salvage(directory, time.time_ns() // 1000)
 
 
 def _add(directory: str, worker: int, boot: str, spooled: Spooled, now: int) -> int:

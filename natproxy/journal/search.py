@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
@@ -13,7 +11,6 @@ from natproxy.journal.files import ALL, Share
 from natproxy.journal.ports import LivePorts
 from natproxy.journal.reader import OPEN
 from natproxy.journal.replay import events
-from natproxy.journal.spool_format import spools
 from natproxy.journal.summary import BEGINNING, END, Summary
 from natproxy.journal.translations import history
 from natproxy.journal.verify import Check, verify
@@ -21,23 +18,6 @@ from natproxy.journal.whois import whois
 from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record
 from natproxy.records.whois import Gap, WhoisQuery, WhoisReply
-
-
-def read_spools(directory: str) -> None:
-    """Put what daemons that were killed have left in their spools into their segments.
-
-    The next start does it as well. Only the owner of the directory, or root, does it here; until
-    then, a search results in "unknown" for the last moments before the kill.
-
-    :raises sqlite3.Error: if it cannot be written.
-    :raises OSError: likewise.
-    """
-    if os.geteuid() not in (0, os.stat(directory).st_uid) or not any(spools(directory)):
-        return
-    # Twisted's logger, which is not needed else.
-    from natproxy.journal.salvage import salvage
-
-    salvage(directory, time.time_ns() // 1000)
 
 
 class Journal:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
@@ -16,13 +16,14 @@ from twisted.python.failure import Failure
 
 from natproxy.journal.directory import Claim, JournalError, note_off
 from natproxy.journal.files import ALL, Share
-from natproxy.journal.maintenance import Maintenance, Report
+from natproxy.journal.maintenance import JournalSettings, Maintenance, Report
 from natproxy.journal.ports import LivePorts
 from natproxy.journal.space import Unwritable
 from natproxy.journal.spool import Spool, open_spool
 from natproxy.journal.status import JournalStatus
 from natproxy.journal.writer import Batch, Writer
 from natproxy.nat.ring import EventRing
+from natproxy.records.event_rows import TIME
 from natproxy.records.record import microseconds_of
 from natproxy.server.threads import InThread, Threads
 
@@ -45,19 +46,6 @@ READ = 1.0
 
 STOP = 10.0
 """Seconds that the threads may take when the daemon stops."""
-
-
-class JournalSettings(NamedTuple):
-    """How a journal is kept.
-
-    :ivar keep: seconds for which a segment is kept after its last event.
-    :ivar max_size: bytes of all segments; the oldest ones are deleted.
-    :ivar names: whether the names of files are in it.
-    """
-
-    keep: float
-    max_size: int
-    names: bool = True
 
 
 class State(Enum):
@@ -153,7 +141,7 @@ class JournalService(Service):
         if self._cursor + 1 >= self._ring.next:
             return 0.0
         rows, lost = self._ring.read(self._cursor, 1)
-        oldest = self.complete_to if lost is not None or not rows else rows[0][3]
+        oldest = self.complete_to if lost is not None or not rows else rows[0][TIME]
         return max(0.0, self._wall_clock() - oldest / 1e6)
 
     def status(self) -> JournalStatus:

@@ -52,8 +52,8 @@ from natproxy.journal.spool_format import (
 )
 from natproxy.nat.entry import NATEntry
 from natproxy.nat.ring import EventRing
-from natproxy.nat.rows import NAME, ROUTE, SEQ, Row
 from natproxy.protocol import Command
+from natproxy.records.event_rows import NAME, ROUTE, SEQ, Row
 
 LONG_LINE = 512
 """Bytes of a command from which on its texts are stored as records have them, and not the line."""
@@ -131,12 +131,15 @@ class Spool:
         :param wall: seconds since the epoch.
         """
         try:
-            host, port = entry.client_address
-            (nat, nat_port), (upstream, upstream_port) = entry.key
+            # Named tuples are unpacked by an iterator, which takes longer than an index.
+            client, key = entry.client_address, entry.key
+            local, upstream = key[0], key[1]
             command, kind = entry.command.line, REGISTERED
             if len(command) > self._longest:
                 command, kind = self._named(entry.command), NAMED
-            text = f"{host}\0{nat}\0{upstream}\0{entry.identity or ''}".encode("utf-8", _ERRORS)
+            text = f"{client[0]}\0{local[0]}\0{upstream[0]}\0{entry.identity or ''}".encode(
+                "utf-8", _ERRORS
+            )
             if entry.earlier is not None:
                 text += ("\0" + " ".join(map(str, entry.earlier))).encode("utf-8", _ERRORS)
             at = self._at
@@ -156,9 +159,9 @@ class Spool:
                 entry.serial,
                 wall,
                 entry.registered_at - entry.started_at,
-                port,
-                nat_port,
-                upstream_port,
+                client[1],
+                local[1],
+                upstream[1],
                 len(text),
                 seq,
             )

@@ -25,9 +25,9 @@ from natproxy.journal.spool_format import (
     Description,
 )
 from natproxy.journal.validity import check_times
-from natproxy.nat.ring import LONG_NAME
-from natproxy.nat.rows import EARLIER, ROUTE, STARTED, CommandTexts, Row
 from natproxy.protocol import parse_command
+from natproxy.records.command_texts import LONG_NAME, CommandTexts
+from natproxy.records.event_rows import EARLIER, ROUTE, STARTED, Row
 from natproxy.records.record import microseconds_of
 
 _NUMBER = struct.Struct("<Q")

@@ -14,7 +14,7 @@ from natproxy.journal.ports import LivePorts
 from natproxy.journal.rows import Action, Entry, GapRow, Step
 from natproxy.journal.segment import Addition, Segment, append
 from natproxy.journal.space import Unwritable, check_space, reason_of
-from natproxy.nat.rows import PROMISED, ROUTE, SENT, SEQ, SERIAL, STARTED, Lost, Row
+from natproxy.records.event_rows import PROMISED, ROUTE, SENT, SEQ, SERIAL, STARTED, Lost, Row
 from natproxy.records.record import Origin
 
 ROWS = 1_000_000

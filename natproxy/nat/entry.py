@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from natproxy.address import Address
-from natproxy.nat.rows import Row
 from natproxy.nat.translation import Earlier, EntryState, Outcome, TranslationKey
 from natproxy.protocol import Command, name_of
+from natproxy.records.event_rows import Row
 
 
 class ClientTransport(Protocol):

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from natproxy.nat.entry import NATEntry
 from natproxy.nat.events import Failed
-from natproxy.nat.rows import Row
+from natproxy.records.event_rows import Row
 
 
 class Recorder(Protocol):

@@ -15,22 +15,10 @@ from twisted.logger import Logger
 from natproxy.nat.entry import NATEntry
 from natproxy.nat.events import Failed
 from natproxy.nat.recorder import Spool
-from natproxy.nat.rows import (
-    ENDS,
-    EVENT,
-    NAME,
-    ROUTE,
-    SEQ,
-    STARTED,
-    TIME,
-    CommandTexts,
-    Lost,
-    Row,
-    action_row,
-    failed_row,
-    record_of,
-)
+from natproxy.nat.rows import RowRing
 from natproxy.nat.table import NATTable
+from natproxy.records.command_texts import LONG_NAME, CommandTexts
+from natproxy.records.event_rows import ROUTE, STARTED, Lost, Row, action_row, record_of
 from natproxy.records.record import Origin, Record, microseconds_of
 
 EVENTS = 65_536
@@ -38,9 +26,6 @@ EVENTS = 65_536
 
 NAMES = 32 << 20
 """Characters of long names that a ring holds; with more of them it holds fewer events."""
-
-LONG_NAME = 256
-"""Characters of a name from which on it is counted: shorter ones need 16 MiB at most."""
 
 BATCH = 96
 """Events of which the rows are made at once, at the latest.
@@ -57,7 +42,7 @@ class EventRing:
     :param table: whose recorder it becomes, and whose entries it can describe.
     :param origin: for the records of the events.
     :param size: events to hold.
-    :param names: characters of long names to hold; see `LONG_NAME`.
+    :param names: characters of long names to hold; see `natproxy.records.command_texts.LONG_NAME`.
     :param wall_clock: returns seconds since the epoch.
     :param every_name: whether an event has all files of a command that names several.
     :ivar every_name: likewise.
@@ -78,16 +63,10 @@ class EventRing:
     ) -> None:
         self.origin = origin
         self.watchers = 0
-        self._first = 1
-        self._next = 1
-        self._complete_from = microseconds_of(wall_clock())
         self._table = table
-        self._size = size
-        self._names = names
-        self._names_left = names
         self.every_name = every_name
         self.verb_and_name = CommandTexts(every_name, LONG_NAME).find
-        self._rows: list[Row | None] = [None] * size
+        self._rows = RowRing(size, names, microseconds_of(wall_clock()))
         self._spool: Spool | None = None
         self._waiting: list[Callable[[], object]] = []
         # What makes the row of an event, and its arguments.
@@ -100,18 +79,18 @@ class EventRing:
     def first(self) -> int:
         """Number of the oldest event held; equals `next` if none is held."""
         self._make_rows()
-        return self._first
+        return self._rows.first
 
     @property
     def next(self) -> int:
         """Number of the next event; the first event has 1."""
-        return self._next + len(self._noted)
+        return self._rows.next + len(self._noted)
 
     @property
     def complete_from(self) -> int:
         """Microseconds since the epoch from which on the ring has every event."""
         self._make_rows()
-        return self._complete_from
+        return self._rows.complete_from
 
     def close(self) -> None:
         """Stop recording; what the ring holds can still be read."""
@@ -120,7 +99,7 @@ class EventRing:
 
     def spool_to(self, spool: Spool | None) -> None:
         """Pass the events that are held, and each later one, to a spool; ``None`` ends that."""
-        held, _ = self.read(0, self._size)
+        held, _ = self.read(0, self._rows.size)
         self._spool = spool
         if spool is not None:
             for row in held:
@@ -134,17 +113,7 @@ class EventRing:
         :return: the events, and those before them that the ring no longer has.
         """
         self._make_rows()
-        lost = None
-        if after + 1 < self._first:
-            lost = Lost(after + 1, self._first - 1)
-            after = self._first - 1
-        start, stop = after + 1, min(after + 1 + limit, self._next)
-        if start >= stop:
-            return [], lost
-        low, high = start % self._size, stop % self._size
-        rows = self._rows
-        found = rows[low:high] if low < high else rows[low:] + rows[:high]
-        return [row for row in found if row is not None], lost
+        return self._rows.read(after, limit)
 
     def open_rows(self, wall: float, now: float) -> list[Row]:
         """Return the row of the registration of every entry in the table, as `first_row` does."""
@@ -206,7 +175,7 @@ class EventRing:
         noted = self._noted
         noted.append((self._registered, (entry, wall)))
         if self._spool is not None:
-            self._spool.registered(self._next + len(noted) - 1, entry, wall)
+            self._spool.registered(self._rows.next + len(noted) - 1, entry, wall)
         if len(noted) >= self._most:
             self._noted_many()
 
@@ -215,7 +184,7 @@ class EventRing:
         noted = self._noted
         noted.append((self._relaying, (entry, wall, now)))
         if self._spool is not None:
-            self._spool.relaying(self._next + len(noted) - 1, entry, wall, now)
+            self._spool.relaying(self._rows.next + len(noted) - 1, entry, wall, now)
         if len(noted) >= self._most:
             self._noted_many()
 
@@ -224,7 +193,7 @@ class EventRing:
         noted = self._noted
         noted.append((self._removed, (entry, wall, now)))
         if self._spool is not None:
-            self._spool.removed(self._next + len(noted) - 1, entry, wall, now)
+            self._spool.removed(self._rows.next + len(noted) - 1, entry, wall, now)
         if len(noted) >= self._most:
             self._noted_many()
 
@@ -234,12 +203,14 @@ class EventRing:
 
     def _note(self, make_row: Callable[..., None], *arguments: Any) -> None:
         self._noted.append((make_row, arguments))
-        if len(self._noted) >= self._most:
-            self._noted_many()
+        many = len(self._noted) >= self._most
         if self._spool is not None:
             # These events are rare.
             for row in self.read(self.next - 2, 1)[0]:
                 self._spool.row(row)
+        if many:
+            # What is called may add events.
+            self._noted_many()
 
     def _noted_many(self) -> None:
         """Make the rows if they are many; wake those that wait for an event."""
@@ -275,7 +246,7 @@ class EventRing:
         reason: str | None,
         serial: int | None,
     ) -> None:
-        self._add(action_row(self._next, event, time, uid, pid, reason, serial))
+        self._rows.add(action_row(self._rows.next, event, time, uid, pid, reason, serial))
 
     def _earlier_row(self, entry: NATEntry, wall: float, now: float) -> Row:
         """Return the row of an entry that was registered before the ring existed."""
@@ -285,7 +256,7 @@ class EventRing:
         """Make the row of an entry's registration, and keep it with the entry."""
         started = microseconds_of(wall)
         verb, name = self.verb_and_name(entry.command)
-        self._count(name)
+        self._rows.count(name)
         entry.recorded = row = (
             seq,
             "registered",
@@ -312,13 +283,13 @@ class EventRing:
         return row
 
     def _registered(self, entry: NATEntry, wall: float) -> None:
-        self._add(self._begin(entry, self._next, wall))
+        self._rows.add(self._begin(entry, self._rows.next, wall))
 
     def _relaying(self, entry: NATEntry, wall: float, now: float) -> None:
         first = entry.recorded or self._earlier_row(entry, wall, now)
-        self._add(
+        self._rows.add(
             (
-                self._next,
+                self._rows.next,
                 "relaying",
                 entry.serial,
                 microseconds_of(wall),
@@ -337,9 +308,9 @@ class EventRing:
     def _removed(self, entry: NATEntry, wall: float, now: float) -> None:
         first = entry.recorded or self._earlier_row(entry, wall, now)
         outcome = entry.outcome
-        self._add(
+        self._rows.add(
             (
-                self._next,
+                self._rows.next,
                 "removed",
                 entry.serial,
                 microseconds_of(wall),
@@ -357,43 +328,30 @@ class EventRing:
 
     def _failed(self, event: Failed) -> None:
         verb, name = self.verb_and_name(event.command)
-        self._count(name)
-        self._add(failed_row(self._next, event, verb, name))
+        self._rows.count(name)
+        self._rows.add(_failed_row(self._rows.next, event, verb, name))
 
-    def _count(self, name: str) -> None:
-        if len(name) > LONG_NAME:
-            self._names_left -= len(name)
 
-    def _add(self, row: Row) -> None:
-        seq = row[SEQ]
-        rows, place = self._rows, seq % self._size
-        old = rows[place]
-        if self._names_left < self._names:
-            # Some names are long.
-            self._evict()
-        elif old is not None:
-            # The wall clock may have been set back: the times need not increase.
-            if old[TIME] >= self._complete_from:
-                self._complete_from = old[TIME] + 1
-            self._first += 1
-        rows[place] = row
-        self._next = seq + 1
+def _failed_row(seq: int, event: Failed, verb: str, name: str) -> Row:
+    """Return the row of a command that never had an upstream connection.
 
-    def _evict(self) -> None:
-        """Remove the oldest events until one more fits, and the names do."""
-        while self._first < self._next and (
-            self._next - self._first >= self._size or self._names_left < 0
-        ):
-            place = self._first % self._size
-            row, self._rows[place] = self._rows[place], None
-            self._first += 1
-            if row is not None:
-                # The wall clock may have been set back: the times need not increase.
-                if row[TIME] >= self._complete_from:
-                    self._complete_from = row[TIME] + 1
-                # With the last event of a translation, its name is gone.
-                route = row[ROUTE]
-                if route is not None and row[EVENT] in ENDS:
-                    length = len(route[NAME])
-                    if length > LONG_NAME:
-                        self._names_left += length
+    :param name: of the file, as records have it.
+    """
+    duration = event.monotonic - event.started_at
+    client, client_port = event.client
+    earlier = None if event.earlier is None else event.earlier.plain()
+    return (
+        seq,
+        "failed",
+        event.serial,
+        microseconds_of(event.time),
+        microseconds_of(event.time - duration),
+        (client, client_port, None, None, None, None, verb, name, event.identity, earlier),
+        None,
+        event.sent,
+        event.outcome.value,
+        event.reason,
+        duration,
+        None,
+        None,
+    )

@@ -1,276 +1,82 @@
-"""Rows of the ring of events: plain tuples, and the records that they stand for."""
+"""The rows of the last events of a NAT table, up to a number of events and of characters."""
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
-
-from natproxy.nat.events import Failed
-from natproxy.nat.translation import Outcome
-from natproxy.protocol import (
-    VERBS,
-    Command,
-    Naming,
-    encode_name,
-    name_of,
-    names_of,
-    printable,
-)
-from natproxy.records.packed import MOST, format_packed, parse_packed
-from natproxy.records.record import Origin, Record, microseconds_of
-
-Route = tuple[
-    str,
-    int,
-    "str | None",
-    "int | None",
-    "str | None",
-    "int | None",
-    str,
-    str,
-    "str | None",
-    "tuple[int, int, int] | None",
-]
-"""Client, its port, the proxy's host and port, the upstream's host and port, verb, name, identity.
-
-The last value is an `Earlier` as a plain tuple: what precedes this attempt of the command. For the
-name of several files, see `natproxy.records.packed`.
-"""
-
-# Plain tuples of plain values: the garbage collector stops tracking them, so that 65,536 of them
-# do not prolong its pauses.
-Row = tuple[
-    int,
-    str,
-    "int | None",
-    int,
-    "int | None",
-    "Route | None",
-    "int | None",
-    "int | None",
-    "str | None",
-    "str | None",
-    float,
-    "int | None",
-    "int | None",
-]
-"""One event. The constants below are the indexes of its values."""
-
-SEQ: Final = 0
-EVENT: Final = 1
-SERIAL: Final = 2
-TIME: Final = 3
-"""Microseconds since the epoch."""
-STARTED: Final = 4
-"""Likewise."""
-ROUTE: Final = 5
-"""``None`` for an administrator's action."""
-PROMISED: Final = 6
-SENT: Final = 7
-"""Bytes."""
-OUTCOME: Final = 8
-REASON: Final = 9
-NAME: Final = 7
-"""Index of the name in a `Route`."""
-EARLIER: Final = 9
-"""Likewise, of the earlier attempts."""
-DURATION: Final = 10
-"""Seconds since the start of the command."""
-UID: Final = 11
-PID: Final = 12
-
-ENDS = ("removed", "failed")
-"""The last event of a translation, and the only one of a command that had none."""
-
-RETRIED = Outcome.RETRIED.value
-"""The outcome of an attempt that is not the last one of its command."""
-
-CACHED = 1024
-"""Commands of which verb and name are cached."""
+from natproxy.records.command_texts import LONG_NAME
+from natproxy.records.event_rows import ENDS, EVENT, NAME, ROUTE, SEQ, TIME, Lost, Row
 
 
-class Lost(NamedTuple):
-    """Events that a reader has missed.
+class RowRing:
+    """The rows of the last events.
 
-    :ivar first: number of the first one.
-    :ivar last: number of the last one.
+    :param size: events to hold.
+    :param names: characters of long names to hold; see `natproxy.records.command_texts.LONG_NAME`.
+    :param now: microseconds since the epoch.
+    :ivar size: likewise.
+    :ivar first: number of the oldest event held; equals `next` if none is held.
+    :ivar next: number of the next event; the first event has 1.
+    :ivar complete_from: microseconds since the epoch from which on it has every event.
     """
 
-    first: int
-    last: int
+    def __init__(self, size: int, names: int, now: int) -> None:
+        self.size = size
+        self.first = 1
+        self.next = 1
+        self.complete_from = now
+        self._names = names
+        self._names_left = names
+        self._rows: list[Row | None] = [None] * size
 
+    def count(self, name: str) -> None:
+        """Count the name of a command whose first row follows."""
+        if len(name) > LONG_NAME:
+            self._names_left -= len(name)
 
-def action_row(
-    seq: int,
-    event: str,
-    time: float,
-    uid: int | None,
-    pid: int | None,
-    reason: str | None,
-    serial: int | None,
-) -> Row:
-    """Return the row of an administrator's action; see `natproxy.nat.ring.EventRing.act`."""
-    unknown = (None, None, None, None, None)
-    return (seq, event, serial, microseconds_of(time), *unknown, reason, 0.0, uid, pid)
+    def add(self, row: Row) -> None:
+        """Add the row of the next event."""
+        seq = row[SEQ]
+        rows, place = self._rows, seq % self.size
+        old = rows[place]
+        if self._names_left < self._names:
+            # Some names are long.
+            self._evict()
+        elif old is not None:
+            # The wall clock may have been set back: the times need not increase.
+            if old[TIME] >= self.complete_from:
+                self.complete_from = old[TIME] + 1
+            self.first += 1
+        rows[place] = row
+        self.next = seq + 1
 
+    def read(self, after: int, limit: int) -> tuple[list[Row], Lost | None]:
+        """Return the rows that follow an event; see `natproxy.nat.ring.EventRing.read`."""
+        lost = None
+        if after + 1 < self.first:
+            lost = Lost(after + 1, self.first - 1)
+            after = self.first - 1
+        start, stop = after + 1, min(after + 1 + limit, self.next)
+        if start >= stop:
+            return [], lost
+        low, high = start % self.size, stop % self.size
+        rows = self._rows
+        found = rows[low:high] if low < high else rows[low:] + rows[:high]
+        return [row for row in found if row is not None], lost
 
-def failed_row(seq: int, event: Failed, verb: str, name: str) -> Row:
-    """Return the row of a command that never had an upstream connection.
-
-    :param name: of the file, as records have it.
-    """
-    duration = event.monotonic - event.started_at
-    client, client_port = event.client
-    earlier = None if event.earlier is None else event.earlier.plain()
-    return (
-        seq,
-        "failed",
-        event.serial,
-        microseconds_of(event.time),
-        microseconds_of(event.time - duration),
-        (client, client_port, None, None, None, None, verb, name, event.identity, earlier),
-        None,
-        event.sent,
-        event.outcome.value,
-        event.reason,
-        duration,
-        None,
-        None,
-    )
-
-
-def record_of(row: Row, origin: Origin) -> Record:
-    """Return the record of an event."""
-    (
-        seq,
-        event,
-        serial,
-        time,
-        started,
-        route,
-        promised,
-        sent,
-        outcome,
-        reason,
-        duration,
-        uid,
-        pid,
-    ) = row
-    proxy, worker, boot = origin
-    if route is None:
-        return Record(
-            event,
-            time,
-            proxy,
-            worker,
-            boot,
-            seq,
-            serial,
-            reason=reason,
-            uid=uid,
-            pid=pid,
-        )
-    client, client_port, nat, nat_port, upstream, upstream_port, verb, text, identity, earlier = (
-        route
-    )
-    name, files, others = parse_packed(text)
-    return Record(
-        event,
-        time,
-        proxy,
-        worker,
-        boot,
-        seq,
-        serial,
-        serial if earlier is None else earlier[0],
-        1 if earlier is None else earlier[1] + 1,
-        started,
-        time if event in ENDS else None,
-        client,
-        client_port,
-        identity,
-        nat,
-        nat_port,
-        upstream,
-        upstream_port,
-        verb,
-        name,
-        promised,
-        sent,
-        event,
-        outcome,
-        reason,
-        round(duration, 6),
-        None,
-        None,
-        files,
-        others,
-        total_of(row),
-    )
-
-
-def total_of(row: Row) -> int | None:
-    """Return the bytes that all attempts of a command have passed to its client.
-
-    :return: ``None`` unless the row is the last event of a command that had several attempts.
-    """
-    route = row[ROUTE]
-    if route is None or row[EVENT] not in ENDS or row[OUTCOME] == RETRIED:
-        return None
-    earlier = route[EARLIER]
-    return None if earlier is None else earlier[2] + (row[SENT] or 0)
-
-
-def verb_and_name(command: Command, every: bool = False) -> tuple[str, str]:
-    """Return verb and file name of a command as records have them.
-
-    :param every: whether the name has all files of a command that names several.
-    """
-    command = command.shown
-    verb = command.verb.decode() if command.known else printable(command.verb, 80)
-    name = _encoded(name_of(command))
-    files = files_of(command)
-    if files < 2:
-        return verb, name
-    others = [_encoded(other) for other in names_of(command)[1:MOST]] if every else None
-    return verb, format_packed(name, files, others)
-
-
-class CommandTexts:
-    """Verbs and file names of commands as records have them; those of the last ones are cached.
-
-    :param every: as for `verb_and_name`.
-    :param longest: bytes of a command that is cached.
-    """
-
-    def __init__(self, every: bool, longest: int) -> None:
-        self._every = every
-        self._longest = longest
-        self._texts: dict[bytes, tuple[str, str]] = {}
-
-    def find(self, command: Command) -> tuple[str, str]:
-        """Return verb and file name of a command."""
-        found = self._texts.get(command.line)
-        if found is None:
-            found = verb_and_name(command, self._every)
-            if len(command.line) <= self._longest:
-                if len(self._texts) >= CACHED:
-                    self._texts.clear()
-                self._texts[command.line] = found
-        return found
-
-
-def files_of(command: Command) -> int:
-    """Return how many files a command names."""
-    verb = VERBS.get(command.verb)
-    if verb is not None and verb.naming is Naming.SEVERAL:
-        return len(command.name.split())
-    return 1 if name_of(command) else 0
-
-
-def _encoded(name: bytes) -> str:
-    if name.isascii():
-        text = name.decode("ascii")
-        if text.isprintable() and "%" not in text and " " not in text:
-            # Most names are the same when they are encoded.
-            return text
-    return encode_name(name).decode("ascii")
+    def _evict(self) -> None:
+        """Remove the oldest events until one more fits, and the names do."""
+        while self.first < self.next and (
+            self.next - self.first >= self.size or self._names_left < 0
+        ):
+            place = self.first % self.size
+            row, self._rows[place] = self._rows[place], None
+            self.first += 1
+            if row is not None:
+                # The wall clock may have been set back: the times need not increase.
+                if row[TIME] >= self.complete_from:
+                    self.complete_from = row[TIME] + 1
+                # With the last event of a translation, its name is gone.
+                route = row[ROUTE]
+                if route is not None and row[EVENT] in ENDS:
+                    length = len(route[NAME])
+                    if length > LONG_NAME:
+                        self._names_left += length

@@ -188,7 +188,7 @@ def connector_for(
     prefer = None if names is None or at is None else partial(names.prefer, at[1], int(at[2]))
     connector = EndpointConnector(endpoint, cast(IReactorTime, reactor), timeout, prefer)
     if named and names is not None and IReactorFDSet.providedBy(reactor):
-        addresses = partial(names.usable, named[1], int(named[2]))
+        addresses = partial(names.to_connect, named[1], int(named[2]))
         return NamedTCPConnector(reactor, addresses, connector, sources)
     return connector
 

@@ -70,7 +70,7 @@ class AddressCache:
         :param addressTypes: ignored: the addresses are those of both families.
         :param transportSemantics: ignored: they are those of TCP.
         """
-        addresses = self.usable(hostName, portNumber)
+        addresses = self.to_connect(hostName, portNumber)
         if addresses:
             _deliver(resolutionReceiver, addresses, hostName)
         else:
@@ -80,7 +80,7 @@ class AddressCache:
                 name.look_up(self._seconds)
         return _Resolution(hostName)
 
-    def usable(self, host: str, port: int) -> Sequence[Any]:
+    def to_connect(self, host: str, port: int) -> Sequence[Any]:
         """Return the addresses that connections to a name use now, in the order to try them.
 
         A look-up that is due begins.
@@ -105,8 +105,8 @@ class AddressCache:
                 del self._names[next(iter(self._names))]
         return name
 
-    def hosts(self, place: str) -> tuple[str, ...]:
-        """Return the addresses of ``HOST:PORT``, as they are tried; none if none is known."""
+    def shown(self, place: str) -> tuple[str, ...]:
+        """Return the known addresses of ``HOST:PORT``, as they are tried, without a look-up."""
         host, _, port = place.rpartition(":")
         name = self._names.get((host, int(port))) if port.isdecimal() else None
         return () if name is None else tuple(each.host for each in name.addresses)

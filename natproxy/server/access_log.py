@@ -23,8 +23,8 @@ from typing import Any
 from natproxy.address import Address
 from natproxy.nat import Event, Failed, NATEntry, Outcome
 from natproxy.nat.events import total_of
-from natproxy.nat.rows import files_of
 from natproxy.protocol import Command, encode_name, name_of
+from natproxy.records.command_texts import files_of
 from natproxy.records.record import format_time, microseconds_of
 from natproxy.server.events import Finished
 

@@ -17,8 +17,8 @@ from twisted.logger import Logger, LogLevel
 from natproxy.address import Address
 from natproxy.nat import Event, Failed, NATEntry, Outcome, Removed
 from natproxy.nat.events import total_of
-from natproxy.nat.rows import files_of
 from natproxy.protocol import VERBS, Command, name_of, printable
+from natproxy.records.command_texts import files_of
 from natproxy.records.packed import format_packed
 from natproxy.server.events import Finished
 

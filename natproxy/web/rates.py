@@ -18,8 +18,19 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from natproxy.control.interfaces import TableSource
 from natproxy.nat.ring import EventRing
-from natproxy.nat.rows import DURATION, ENDS, EVENT, OUTCOME, RETRIED, ROUTE, SENT, SEQ, SERIAL, Row
 from natproxy.nat.translation import Outcome
+from natproxy.records.event_rows import (
+    DURATION,
+    ENDS,
+    EVENT,
+    OUTCOME,
+    RETRIED,
+    ROUTE,
+    SENT,
+    SEQ,
+    SERIAL,
+    Row,
+)
 from natproxy.records.record import format_time, microseconds_of
 
 SECONDS = 900

@@ -16,7 +16,7 @@ from natproxy.journal.recovery import recover
 from natproxy.journal.segment import seal
 from natproxy.journal.summary import SegmentInfo
 from natproxy.journal.writer import Batch, Writer
-from natproxy.nat.rows import Lost, Route, Row
+from natproxy.records.event_rows import Lost, Route, Row
 from natproxy.records.record import Origin
 from tests.support.journals import MEMORY
 

@@ -17,7 +17,7 @@ from natproxy.records.record import Record
 from natproxy.records.whois import FOUND, NOBODY, WhoisReply
 from tests.support.commands import CommandCase
 from tests.support.control_server import ControlServer, Request, document, lines
-from tests.support.upstream_records import FakeUpstreams
+from tests.support.recorded_upstreams import RecordedUpstreams
 
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
@@ -74,7 +74,7 @@ class FakeDaemon:
         self.follow: Callable[[], Iterator[dict[str, Any]]] = lambda: iter(())
         self.answers: dict[int, WhoisReply] = {}
         self.status: dict[str, Any] = {"kind": "proxy", "name": "proxy-9000", "boot": "boot"}
-        self.upstreams = FakeUpstreams()
+        self.upstreams = RecordedUpstreams()
         self.reloaded: dict[str, Any] = {
             "changed": [],
             "restart": [],

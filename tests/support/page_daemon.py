@@ -34,7 +34,7 @@ from natproxy.records.record import Origin
 from natproxy.storage import LocalStorage
 from natproxy.tokens.entries import TokenEntry, Tokens
 from natproxy.web.site import web_site
-from tests.support.upstream_records import two
+from tests.support.recorded_upstreams import two
 
 HOST = "127.0.0.1"
 BEGUN = time.monotonic()

@@ -114,7 +114,8 @@ class JournalSource(SearchedJournal):
         check_directory(directory)
         import sqlite3
 
-        from natproxy.journal.search import Journal, read_spools
+        from natproxy.journal.salvage import read_spools
+        from natproxy.journal.search import Journal
 
         with self._failures():
             with suppress(OSError, sqlite3.Error):

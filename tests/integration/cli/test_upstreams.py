@@ -15,7 +15,7 @@ from natproxy.records.upstreams import UpstreamsRecord, merge_upstreams
 from tests.support.commands import Terminal
 from tests.support.control_server import ControlServer, Request, document
 from tests.support.observed_daemon import ObservedCase
-from tests.support.upstream_records import SINCE, two
+from tests.support.recorded_upstreams import SINCE, two
 
 NOW = SINCE + 65_000_000
 PATH = "/v1/upstreams"

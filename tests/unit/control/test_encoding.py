@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.control.encoding import CACHED, LONGEST_CACHED, EventLines, encode, encode_lost
 from natproxy.nat import NATTable, Outcome
 from natproxy.nat.ring import EventRing
-from natproxy.nat.rows import Lost
+from natproxy.records.event_rows import Lost
 from natproxy.records.record import Record
 from tests.support.control_resources import ORIGIN, ControlCase
 

@@ -10,7 +10,7 @@ from twisted.internet.defer import succeed
 from natproxy.control.events import EVENT_STREAM
 from natproxy.control.site import control_site
 from natproxy.control.watchers import HEARTBEAT, INTERVAL
-from natproxy.nat.rows import Row
+from natproxy.records.event_rows import Row
 from natproxy.records.queries import EventsQuery
 from natproxy.records.record import Record
 from tests.support.control_resources import ORIGIN, ControlCase, HTTPClient, Response

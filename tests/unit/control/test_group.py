@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.control.group import HealthEvents, LocalUpstreams
 from natproxy.nat import NATTable
 from natproxy.nat.ring import EventRing
-from natproxy.nat.rows import EVENT, REASON, UID
 from natproxy.protocol import Abilities
 from natproxy.proxy.upstreams import Health, Mode, Target, Upstreams
+from natproxy.records.event_rows import EVENT, REASON, UID
 from natproxy.records.record import Origin
 from natproxy.records.upstreams import QueueRecord, UpstreamRecord
 

@@ -16,7 +16,7 @@ from natproxy.nat import Outcome
 from natproxy.records.record import Record
 from natproxy.records.whois import Gap
 from tests.support.control_resources import ControlCase
-from tests.support.upstream_records import FakeUpstreams
+from tests.support.recorded_upstreams import RecordedUpstreams
 
 DOCUMENT = json.loads(files("natproxy.control").joinpath("openapi.json").read_text("utf-8"))
 
@@ -68,7 +68,7 @@ class OpenAPITests(ControlCase):
     def setUp(self) -> None:
         super().setUp()
         self.observed.reconcile = dict
-        self.observed.upstreams = FakeUpstreams()
+        self.observed.upstreams = RecordedUpstreams()
         context = self.make_context()
         self.site = control_site(context)
         resources = resources_of(context, actions=True)

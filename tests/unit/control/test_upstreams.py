@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from natproxy.control.site import control_site
 from natproxy.control.upstreams import MODE_EVENT, UpstreamsResource
-from natproxy.nat.rows import EVENT
+from natproxy.records.event_rows import EVENT
 from natproxy.records.upstreams import UpstreamsRecord
 from tests.support.control_resources import ControlCase
-from tests.support.upstream_records import FakeUpstreams, two
+from tests.support.recorded_upstreams import RecordedUpstreams, two
 
 PATH = UpstreamsResource.path
 
@@ -15,7 +15,7 @@ PATH = UpstreamsResource.path
 class UpstreamsTests(ControlCase):
     def setUp(self) -> None:
         super().setUp()
-        self.upstreams = self.observed.upstreams = FakeUpstreams()
+        self.upstreams = self.observed.upstreams = RecordedUpstreams()
         self.site = control_site(self.make_context())
 
     def actions(self) -> list[tuple[str, str | None]]:

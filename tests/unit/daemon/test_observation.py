@@ -31,7 +31,7 @@ from natproxy.journal import service as journal_service
 from natproxy.journal.service import JournalError
 from natproxy.journal.status import JournalStatus
 from natproxy.metrics.proxy import ProxyMetrics
-from natproxy.nat.rows import NAME, ROUTE
+from natproxy.records.event_rows import NAME, ROUTE
 from natproxy.settings import SettingError
 from tests.support.daemons import DaemonReactor, OptionsCase
 from tests.support.doubles import Journal as Log

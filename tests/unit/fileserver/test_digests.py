@@ -16,16 +16,13 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.fileserver import digests
+from natproxy.fileserver import computation, digests
+from natproxy.fileserver.computation import CHUNK, SLICE, Computation, FileRange
 from natproxy.fileserver.digests import (
-    CHUNK,
     CONCURRENT_DIGESTS,
     QUEUED_DIGESTS,
-    SLICE,
     SUSPENDED_FOR,
-    Computation,
     Digests,
-    FileRange,
 )
 from natproxy.protocol import Refusal
 from natproxy.server.rotation import RESULTS
@@ -103,7 +100,7 @@ class ComputingTests(DigestsCase):
         length = data.draw(st.integers(0, len(content) - offset))
         file = self.storage.open(b"a")
         part = FileRange(file.identity, offset, length)
-        with mock.patch.object(digests, "CHUNK", chunk):
+        with mock.patch("natproxy.fileserver.computation.CHUNK", chunk):
             computation = Computation(part, file, reusable=True)
             computed = computation.run()
         computation.close()
@@ -350,13 +347,13 @@ class LongCase(DigestsCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(digests, "CHUNK", 10)
+        self.patch(computation, "CHUNK", 10)
         self.patch(digests, "SHORT", 50)
         self.reads: list[int] = []
         self.on_read: Callable[[], None] = lambda: None
         update = self
 
-        class Noting(digests.Progress):
+        class Noting(computation.Progress):
             """Notes how much is read, and lets something happen meanwhile."""
 
             @property
@@ -370,7 +367,7 @@ class LongCase(DigestsCase):
                     update.on_read()
                 self._done = done
 
-        self.patch(digests, "Progress", Noting)
+        self.patch(computation, "Progress", Noting)
 
 
 class ResumingTests(LongCase):

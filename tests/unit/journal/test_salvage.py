@@ -15,7 +15,8 @@ from natproxy.journal.maintenance import Maintenance
 from natproxy.journal.postgres.completeness import Known, ProxyCoverage, Report
 from natproxy.journal.postgres.positions import Taken
 from natproxy.journal.rows import GapRow
-from natproxy.journal.search import Journal, read_spools
+from natproxy.journal.salvage import read_spools
+from natproxy.journal.search import Journal
 from natproxy.journal.segment import Segment
 from natproxy.journal.service import JournalService, JournalSettings
 from natproxy.journal.spool_format import spool_path

@@ -27,8 +27,8 @@ from natproxy.journal.spool_format import (
 )
 from natproxy.journal.spool_rows import Events, MalformedSpool, Spooled
 from natproxy.nat import Earlier, NATEntry, Outcome, TranslationKey
-from natproxy.nat.rows import NAME, ROUTE, Row
 from natproxy.protocol import Command, parse_command
+from natproxy.records.event_rows import NAME, ROUTE, Row
 from natproxy.server.state import IllegalTransition
 from tests.support.doubles import Wire
 from tests.support.journals import NOW, Traffic
@@ -120,6 +120,14 @@ class RecordTests(SpoolCase):
         )
         self.assertEqual(made.events(), Events(made.rows(), True))
         self.assertEqual(len(made.rows()), 9)
+
+    def test_event_that_another_one_causes_is_in_it(self) -> None:
+        made = self.make()
+        ring = made.traffic.ring
+        ring.wake(lambda: ring.act("drain", 1_700_000_001.5, 0, 17))
+        ring.act("kill", 1_700_000_001.25, 0, 17, "port 50000", 1)
+        self.assertEqual(made.events(), Events(made.rows(), True))
+        self.assertEqual([row[1] for row in made.rows()], ["kill", "drain"])
 
     def test_events_before_the_spool_are_in_it(self) -> None:
         made = self.make()

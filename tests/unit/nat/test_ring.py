@@ -8,13 +8,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.address import Address
 from natproxy.nat import NATEntry, NATTable, Outcome, Registered, TranslationKey
-from natproxy.nat.ring import BATCH, LONG_NAME, EventRing
-from natproxy.nat.rows import CommandTexts, Lost, Row, files_of, verb_and_name
-from natproxy.protocol import Command, encode_name, name_of, parse_command
+from natproxy.nat.ring import BATCH, EventRing
+from natproxy.protocol import Command, parse_command
+from natproxy.records.command_texts import LONG_NAME, CommandTexts
+from natproxy.records.event_rows import Lost, Row
 from natproxy.records.record import Origin
 from tests.support.doubles import Wire
 from tests.support.logged_errors import LoggedErrorsCase
@@ -208,36 +208,12 @@ class RecordTests(RingCase):
         self.assertEqual([row[1] for row in self.rows()], ["registered"])
 
     def test_failure_to_record_stops_no_command(self) -> None:
-        self.ring._add = None  # type: ignore[method-assign, assignment]
+        self.ring._rows.add = None  # type: ignore[method-assign, assignment]
         self.execute()
         self.table.fail(CLIENT, GET, 0, Outcome.ERROR, 0)
         self.rows()
         self.assertEqual(self.flush(TypeError), 4)
         self.assertEqual(len(self.table), 0)
-
-
-class ShownTests(SynchronousTestCase):
-    @given(st.binary(max_size=20), st.sampled_from([b"GET", b"DOWNLOAD", b"STAT", b"NONSENSE"]))
-    def test_name_is_that_of_the_wire(self, name: bytes, verb: bytes) -> None:
-        word = encode_name(name) if verb in (b"GET", b"STAT") else name
-        command = parse_command(verb + b" " + word.replace(b"\n", b"").replace(b"\r", b""))
-        if command is not None:
-            found = verb_and_name(command)
-            self.assertEqual(found[1], encode_name(name_of(command)).decode())
-            self.assertEqual(found[0], verb.decode())
-
-    def test_several_names_are_the_first_and_their_number_or_all(self) -> None:
-        command = command_of(b"PACK a%20b c d%ff")
-        self.assertEqual(verb_and_name(command), ("PACK", "a%20b and 2 others"))
-        self.assertEqual(verb_and_name(command, True), ("PACK", "a%20b and 2 others, c d%FF"))
-        self.assertEqual(verb_and_name(command_of(b"PACK a"), True), ("PACK", "a"))
-        self.assertEqual(
-            [files_of(command_of(line)) for line in (b"PACK a b", b"PACK a", b"GET a", b"LIST")],
-            [2, 1, 1, 0],
-        )
-
-    def test_verb_of_a_peer_is_printable(self) -> None:
-        self.assertEqual(verb_and_name(Command(b"\x1b[2J", b"", b"\x1b[2J"))[0], "\\x1b[2J")
 
 
 class CursorTests(RingCase):
@@ -338,7 +314,7 @@ class EvictionTests(RingCase):
         for _ in range(3):
             self.execute()
         self.assertEqual(len(self.rows()), 6)
-        self.assertEqual(self.ring._names_left, 3000)
+        self.assertEqual(self.ring._rows._names_left, 3000)
 
     def test_name_longer_than_the_budget_leaves_its_events(self) -> None:
         self.ring = self.make(names=300)

@@ -16,7 +16,7 @@ from natproxy.proxy.retries import TRANSITIONS, State
 from natproxy.proxy.upstreams import Target
 from natproxy.records.record import Origin
 from natproxy.server.state import IllegalTransition
-from tests.support.dying_server import REPLIES, header_of, passed_on, reply_to
+from tests.support.played_replies import REPLIES, header_of, passed_on, reply_to
 from tests.support.proxies import ProxyCase
 from tests.support.state_diagrams import documented_diagrams, state_diagram
 

@@ -81,11 +81,11 @@ class NamesTests(SynchronousTestCase):
         self.assertEqual(first.hosts, list(hosts))
 
     def test_known_addresses_are_shown(self) -> None:
-        self.assertEqual(self.names.hosts("files.example:9001"), ())
+        self.assertEqual(self.names.shown("files.example:9001"), ())
         self.known("10.0.0.1", "10.0.0.2")
-        self.assertEqual(self.names.hosts("files.example:9001"), ("10.0.0.1", "10.0.0.2"))
+        self.assertEqual(self.names.shown("files.example:9001"), ("10.0.0.1", "10.0.0.2"))
         for other in ("files.example:9002", "files.example", "[::1]:9001", "/run/files", ""):
-            self.assertEqual(self.names.hosts(other), ())
+            self.assertEqual(self.names.shown(other), ())
 
     def test_connections_of_the_interval_use_one_look_up(self) -> None:
         first, second = self.connect(), self.connect()
@@ -164,21 +164,21 @@ class NamesTests(SynchronousTestCase):
         self.assertEqual(len(self.resolver.asked), 3)
 
     def test_usable_addresses(self) -> None:
-        self.assertEqual(self.names.usable("files.example", 9001), ())
+        self.assertEqual(self.names.to_connect("files.example", 9001), ())
         self.assertEqual(self.resolver.asked, [])
         self.known("10.0.0.1")
         self.clock.advance(30)
         for _ in range(2):
-            (address,) = self.names.usable("files.example", 9001)
+            (address,) = self.names.to_connect("files.example", 9001)
             self.assertEqual((address.host, address.port), ("10.0.0.1", 9001))
         self.assertEqual(len(self.resolver.asked), 2)
         self.clock.advance(30)
-        self.assertEqual(len(self.names.usable("files.example", 9001)), 1)
+        self.assertEqual(len(self.names.to_connect("files.example", 9001)), 1)
         self.resolver.found()
         self.clock.advance(60)
-        self.assertEqual(self.names.usable("files.example", 9001), ())
+        self.assertEqual(self.names.to_connect("files.example", 9001), ())
         self.names.interval = 0
-        self.assertEqual(self.names.usable("files.example", 9001), ())
+        self.assertEqual(self.names.to_connect("files.example", 9001), ())
 
     def test_families_alternate(self) -> None:
         first = self.connect()

@@ -19,7 +19,7 @@ from natproxy.records.upstreams import (
     UpstreamsRecord,
     merge_upstreams,
 )
-from tests.support.upstream_records import two
+from tests.support.recorded_upstreams import two
 
 COUNTS = st.integers(0, 1 << 40)
 TIMES = st.none() | st.integers(0, 1 << 51)

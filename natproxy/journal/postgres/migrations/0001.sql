@@ -101,25 +101,7 @@ create table days (                   -- the partitions of entries
 );
 
 create table unended (                -- what is open, and what has a lost end
-    started bigint not null,
-    serial bigint not null,
-    seq bigint,
-    command bigint,
-    attempt bigint,
-    relaying bigint,
-    nat_port bigint,
-    client_port bigint not null,
-    promised bigint,
-    bytes bigint not null,
-    duration bigint,
-    run integer not null,
-    route integer not null,
-    client text not null,
-    identity text,
-    verb text not null,
-    name text not null,
-    outcome text,
-    reason text,
+    like entries,
     part integer not null,            -- of the segment it was in last
     -- How long it held its port; null: until the worker's complete_to, at least.
     certain bigint,
@@ -129,6 +111,7 @@ create table unended (                -- what is open, and what has a lost end
     cause text,
     primary key (run, serial)
 );
+alter table unended drop column ended;
 create index on unended (nat_port);
 
 create table refused (                -- entries that PostgreSQL did not take

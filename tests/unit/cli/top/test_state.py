@@ -17,7 +17,7 @@ from natproxy.client.control.daemon import Daemon, LostEvents
 from natproxy.client.errors import ClientError, NoDaemon
 from natproxy.records.record import Record
 from tests.support.observed_daemon import entry
-from tests.support.upstream_records import two
+from tests.support.recorded_upstreams import two
 
 
 class ScriptedDaemon(Daemon):

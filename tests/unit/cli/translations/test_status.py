@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.cli.translations.status import status_lines
-from tests.support.upstream_records import two
+from tests.support.recorded_upstreams import two
 
 
 class AccessLogTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from natproxy.control.merged.errors import Refusal
 from natproxy.control.peer import Peer
 from natproxy.control.upstreams import UpstreamsResource
 from tests.support.merged import SILENT, Call, MergedCase
-from tests.support.upstream_records import FakeUpstreams
+from tests.support.recorded_upstreams import RecordedUpstreams
 
 PATH = UpstreamsResource.path
 
@@ -16,12 +16,12 @@ PATH = UpstreamsResource.path
 class MergedUpstreamsTests(MergedCase):
     def setUp(self) -> None:
         super().setUp()
-        self.sources = [FakeUpstreams(), FakeUpstreams()]
+        self.sources = [RecordedUpstreams(), RecordedUpstreams()]
         self.each(PATH, *map(self.replies_of, self.sources))
         self.kept: list[tuple[str, str]] = []
         self.observed.keep_mode = lambda name, mode: self.kept.append((name, mode))
 
-    def replies_of(self, source: FakeUpstreams) -> Any:
+    def replies_of(self, source: RecordedUpstreams) -> Any:
         def reply(call: Call) -> dict[str, Any]:
             if call.members is not None:
                 name, mode = call.members["upstream"], call.members["mode"]
@@ -44,7 +44,7 @@ class MergedUpstreamsTests(MergedCase):
         self.assertEqual(found["missing"], [])
 
     def test_worker_that_differs_is_shown(self) -> None:
-        self.sources[1].now = FakeUpstreams().now._replace(
+        self.sources[1].now = RecordedUpstreams().now._replace(
             upstreams=tuple(
                 each._replace(health="down", last_error="it hangs")
                 for each in self.sources[1].now.upstreams

@@ -20,8 +20,8 @@ from natproxy.protocol import EMPTY_RESPONSE, MAX_LINE, VERSION_1
 from natproxy.proxy.header import LOCAL, NO_HEADER_EXPECTED
 from natproxy.proxy.upstreams import Target, Upstream, Upstreams
 from natproxy.proxy.upstreams.check import TRANSITIONS, HealthCheck, Stage
+from tests.support.played_upstreams import FEAT_REPLY, VERSION_2, PlayedConnector
 from tests.support.state_diagrams import documented_diagrams, state_diagram
-from tests.support.upstreams import FEAT_REPLY, VERSION_2, PlayedConnector
 
 
 class CheckCase(SynchronousTestCase):

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.address import Address
 from natproxy.proxy.upstreams import Health, Mode, State, Target
 from natproxy.proxy.upstreams.checks import HealthChecks
-from tests.support.upstreams import FEAT_REPLY, PlayedConnector, PlayedGroup
+from tests.support.played_upstreams import FEAT_REPLY, PlayedConnector, PlayedGroup
 
 HEALTH = Health(interval=2, timeout=1, rise=2, fall=2, failures=3)
 

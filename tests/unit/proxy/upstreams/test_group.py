@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.protocol import VERSION_1
 from natproxy.proxy.upstreams import Health, Mode, State, Target
 from tests.support.doubles import Journal
-from tests.support.upstreams import PlayedConnector, PlayedGroup, PlayedWaiter, abilities_of
+from tests.support.played_upstreams import PlayedConnector, PlayedGroup, PlayedWaiter, abilities_of
 
 
 class ChoiceTests(SynchronousTestCase):

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.proxy.upstreams import Mode
 from natproxy.proxy.upstreams.queue import NONE_OPEN, SERVED
 from tests.support.logged_errors import LoggedErrorsCase
-from tests.support.upstreams import PlayedGroup, PlayedWaiter, abilities_of
+from tests.support.played_upstreams import PlayedGroup, PlayedWaiter, abilities_of
 
 
 class QueueTests(LoggedErrorsCase):

@@ -10,8 +10,8 @@ from natproxy.proxy.upstreams import Health, Mode, State
 from natproxy.proxy.upstreams.state import TRANSITIONS, Event
 from natproxy.server.state import IllegalTransition
 from tests.support.doubles import Journal
+from tests.support.played_upstreams import VERSION_2, PlayedGroup
 from tests.support.state_diagrams import documented_diagrams, state_diagram
-from tests.support.upstreams import VERSION_2, PlayedGroup
 
 HEALTH = Health(interval=2, timeout=2, rise=2, fall=3, failures=3)
 

@@ -1,4 +1,4 @@
-"""Groups of upstreams for tests: played connectors, commands that wait, and changes that happen."""
+"""Groups of upstreams in which tests play the connections, the waiting commands and the changes."""
 
 from __future__ import annotations
 

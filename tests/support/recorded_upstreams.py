@@ -1,4 +1,4 @@
-"""Upstreams of a proxy as records, without a proxy."""
+"""Records of upstreams, and what has them in place of a proxy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def two(**members: object) -> UpstreamsRecord:
     return UpstreamsRecord((first._replace(**members), second), QueueRecord(0, 100))
 
 
-class FakeUpstreams:
+class RecordedUpstreams:
     """The upstreams of a process; see `natproxy.control.interfaces.UpstreamSource`.
 
     :ivar now: what `record` returns.

@@ -1,4 +1,4 @@
-"""A file server in memory that dies at a chosen byte of each reply."""
+"""The replies of a file server to one command each, which tests play byte by byte."""
 
 from __future__ import annotations
 
