@@ -177,6 +177,6 @@ def spools(directory: str, share: Share = ALL) -> Iterator[tuple[str, int, str]]
 def kernel_boot() -> str:
     """Return what identifies the run of the kernel; empty if that is not known."""
     try:
-        return KERNEL_BOOT.read_text("ascii").strip()
+        return KERNEL_BOOT.read_bytes().decode("ascii").strip()
     except (OSError, ValueError):
         return ""

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -103,7 +104,8 @@ def test_upstream_is_the_name_of_all_file_servers(name: str) -> None:
     config = config_of(name)
     assert isinstance(config, ProxyConfig)
     upstream_targets(MemoryReactorClock(), config)
-    _, host, port = config.upstream.split(":")
+    (upstream,) = config.upstream
+    _, host, port = upstream.endpoint.split(":")
     for each in FILE_SERVERS:
         assert host in SERVICES[each]["networks"]["default"]["aliases"]
         assert port_of(config_of(each).listen[0]) == int(port)
@@ -305,12 +307,19 @@ def test_extras_of_the_image_exist() -> None:
         assert re.search(rf"^{extra} = \[", project, re.MULTILINE), extra
 
 
-def test_words_of_the_image_run_a_healthy_daemon(tmp_path: Path) -> None:
-    directories = {name: str(tmp_path / name.lower()) for name in IMAGE_DIRECTORIES}
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """Return a directory in which the path of a control socket is short enough for the system."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def test_words_of_the_image_run_a_healthy_daemon(short_path: Path) -> None:
+    directories = {name: str(short_path / name.lower()) for name in IMAGE_DIRECTORIES}
     for path in directories.values():
         Path(path).mkdir(mode=0o700)
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    settings = environment({**directories, "PATH": programs, "HOME": str(tmp_path)})
+    settings = environment({**directories, "PATH": programs, "HOME": str(short_path)})
     words = [*json.loads(instruction("ENTRYPOINT")), *json.loads(instruction("CMD"))]
     check = json.loads(instruction("HEALTHCHECK").partition(" CMD ")[2])
     with subprocess.Popen(

@@ -228,6 +228,6 @@ class ErrorTests(S3Case):
         absent = {"botocore": None, "botocore.session": None}
         with (
             mock.patch.dict("sys.modules", absent),
-            self.assertRaisesRegex(MissingLibrary, r"it is the extra natproxy\[s3\]"),
+            self.assertRaisesRegex(MissingLibrary, r"pip install .natproxy\[s3\]"),
         ):
             self.new_client()
