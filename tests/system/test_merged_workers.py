@@ -200,7 +200,6 @@ def test_one_view_while_a_worker_hangs_and_is_killed(proxy: Proxy) -> None:
     wait_until(
         lambda: {each.serial for each in daemon.history() if each.outcome == "lost"} == expected
     )
-    lost = [each for each in daemon.history() if each.outcome == "lost"]
     for record in by_worker[1]:
         assert proxy.whois(record.nat_port or 0, stopped) == UNKNOWN
     assert float(re.findall(re.escape(commands) + r" (\S+)", proxy.metrics())[0]) >= CLIENTS
