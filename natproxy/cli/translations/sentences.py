@@ -76,6 +76,9 @@ def holder(port: str, record: Record, live: bool = True) -> str:
         facts.append(shown(record.outcome))
     if record.reason:
         facts.append(shown(record.reason))
+    if record.outcome == "retried" or (record.attempt or 1) > 1:
+        # The others are found by `natproxy history command NUMBER`.
+        facts.append(f"attempt {record.attempt} of command {record.command}")
     return f"{port} {when}: {', '.join(facts)}"
 
 
