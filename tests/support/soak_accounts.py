@@ -22,6 +22,8 @@ from tests.support.accounts import (
     beside,
     by,
     client_key,
+    command_key,
+    grouped,
     natproxy,
     nearest,
     read_lines,
@@ -183,20 +185,6 @@ class SoakAccounts:
             self.counts[title] += 1
         else:
             self.wrong.append(f"{otherwise}: {what}")
-
-
-def grouped(rows: Iterable[Row]) -> dict[object, list[Row]]:
-    """Return the tries of each command, in order."""
-    found = by(rows, command_key)
-    for tries in found.values():
-        tries.sort(key=lambda row: row["attempt"] or 1)
-    return found
-
-
-def command_key(row: Row) -> tuple[object, ...]:
-    # A command with one try has no number of its own.
-    command = ("serial", row["serial"]) if row["command"] is None else ("command", row["command"])
-    return row["worker"], row["boot"], command
 
 
 def connection_key(row: Row) -> tuple[object, ...]:
