@@ -68,8 +68,9 @@ def holder(port: str, record: Record, live: bool = True) -> str:
         when = f"was held by {client} from {start} to {show_local(record.ended)}"
     upstream = address_text(record.upstream, record.upstream_port)
     facts = [command_text(record), f"from {upstream}"]
-    if _repeated(record):
-        facts.append(f"attempt {record.attempt}")
+    if _repeated(record) or record.outcome == "retried":
+        # The others are found by `natproxy history command NUMBER`.
+        facts.append(f"attempt {record.attempt} of command {record.command}")
     if record.bytes is not None:
         facts.append(bytes_text(record))
     if open_:
@@ -78,9 +79,6 @@ def holder(port: str, record: Record, live: bool = True) -> str:
         facts.append(shown(record.outcome))
     if record.reason:
         facts.append(shown(record.reason))
-    if record.outcome == "retried" or (record.attempt or 1) > 1:
-        # The others are found by `natproxy history command NUMBER`.
-        facts.append(f"attempt {record.attempt} of command {record.command}")
     return f"{port} {when}: {', '.join(facts)}"
 
 

@@ -25,8 +25,7 @@ class HolderTests(SynchronousTestCase):
 
     def test_each_of_several_attempts_is_numbered(self) -> None:
         first = TRANSLATION._replace(outcome="retried", reason="9 bytes missing")
-        self.assertTrue(
-            holder("port 1", first).endswith("retried, 9 bytes missing, attempt 1 of command 7")
-        )
+        end = "10.0.0.8:9001, attempt 1 of command 7, retried, 9 bytes missing"
+        self.assertTrue(holder("port 1", first).endswith(end))
         last = TRANSLATION._replace(attempt=2)
-        self.assertTrue(holder("port 1", last).endswith("completed, attempt 2 of command 7"))
+        self.assertTrue(holder("port 1", last).endswith("attempt 2 of command 7, completed"))
