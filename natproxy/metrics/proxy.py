@@ -225,7 +225,7 @@ class ProxyMetrics(DaemonMetrics):
             "connect": self.connect.buckets().json(),
             "ports": self._ports.last.json(),
             "pipes": {"used": pool.lent, "pooled": pool.kept, "refused": pool.refused},
-            "retries": self._retries.json(),
+            "retries": {**self._retries.json(), "waiting": len(self._table.waiting)},
         }
 
     def _retry_families(self) -> list[Family]:

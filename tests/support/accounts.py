@@ -1,4 +1,9 @@
-"""Accounts for every command of a fleet: clients' log, journals and file servers' logs agree."""
+"""Accounts for every command of a fleet: clients' log, journals and file servers' logs agree.
+
+A command has a row for each of its tries, and a file server has a line for each try that has
+reached it. A journal has all rows of a proxy that was killed: each event is in its spool before its
+effects can be seen.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +25,8 @@ CLOSE = 1.0
 """Seconds by which the times of two programs may differ for one command."""
 
 UNFLUSHED = 1.0
-"""Seconds before a kill whose last records may be missing: the journal is flushed each 0.25 s, the
-access log each 0.1 s, on a machine that is busy."""
+"""Seconds before the kill of a file server whose last lines may be missing: the access log is
+flushed each 0.1 s, on a machine that is busy."""
 
 LATE = 60.0
 """Seconds within which a command reaches a proxy: it is sent again when a link has been mended. A
@@ -31,7 +36,7 @@ Row = Mapping[str, Any]
 
 SHIPPED = (
     *("client", "client_port", "nat", "nat_port", "upstream", "upstream_port", "verb", "name"),
-    *("outcome", "bytes", "started", "ended", "serial"),
+    *("outcome", "bytes", "started", "ended", "serial", "command", "attempt"),
 )
 """Members of a row that are the same in the database."""
 
@@ -95,10 +100,7 @@ class Accounts:
         self._check_lines()
 
     def killed_after(self, name: str, moment: float) -> bool:
-        """Return whether a process was killed so soon that a record of the moment may be lost.
-
-        :param moment: when a command began, or its record was due.
-        """
+        """Return whether a process was killed so soon that what was due then may be missing."""
         return any(-CLOSE <= kill - moment <= UNFLUSHED for kill in self._kills[name])
 
     def check_database(self, rows: Iterable[Row]) -> None:
@@ -125,14 +127,16 @@ class Accounts:
             if (line.name.partition("/")[0], line.name) in named:
                 self.counts[f"{title}: the client and its command"] += 1
             else:
-                killed = self.killed_after(self._nat_hosts[line.peer[0]], line.began)
-                right = answer["result"] == "unknown" and killed
-                self._count(f"{title}: unknown before a kill", right, f"{title} {answer}", line)
+                self.wrong.append(f"{title} {answer}: {line}")
 
     def _check_sent(self) -> None:
-        """Find a row for each command of the clients' log, and a command for each row."""
+        """Find the rows of each command of the clients' log, and a command for all rows."""
         used: set[int] = set()
-        found = {name: by(rows, client_key) for name, rows in self.rows.items()}
+        commands = {name: grouped(rows) for name, rows in self.rows.items()}
+        found = {
+            name: by((tries[0] for tries in each.values()), client_key)
+            for name, each in commands.items()
+        }
         for sent in self.sent:
             proxy = self._hosts[sent.proxy]
             key = sent.client, sent.port, sent.verb, sent.name
@@ -146,16 +150,25 @@ class Accounts:
             if sent.status == "broken":
                 self.counts["broken off"] += 1
             elif row is None:
-                unknown = self.killed_after(proxy, sent.ended)
-                self._count("within the last flush before a kill", unknown, "no row", sent)
+                self.wrong.append(f"no row: {sent}")
             elif sent.status == "completed":
-                right = row["outcome"] in ("completed", "lost")
-                self._count("completed, with its row", right, f"a row {row['outcome']}", sent)
+                last = commands[proxy][command_key(row)][-1]
+                # The proxy was killed between the last byte and the record of the end.
+                right = last["outcome"] == "completed" or (
+                    last["outcome"] == "lost" and self.killed_after(proxy, sent.ended)
+                )
+                self._count("completed, with its row", right, f"a row {last['outcome']}", sent)
             else:
                 self.counts["refused with an error, with its row"] += 1
-        for rows in self.rows.values():
-            for one in rows:
-                self._count("rows with their command", id(one) in used, "no client sent", one)
+        for each in commands.values():
+            for tries in each.values():
+                right = id(tries[0]) in used
+                self._count("commands of journals that a client sent", right, "not sent", tries[0])
+                numbers = [one["attempt"] or 1 for one in tries]
+                complete = numbers == list(range(1, len(tries) + 1))
+                retried = all(one["outcome"] == "retried" for one in tries[:-1])
+                if len(tries) > 1:
+                    self._count("commands with several tries", complete and retried, "tries", tries)
 
     def _check_lines(self) -> None:
         """Find a row for each line of the file servers, and a line for each completed row."""
@@ -163,22 +176,18 @@ class Accounts:
         by_serial: dict[str, list[Row]] = defaultdict(list)
         for rows in self.rows.values():
             for one in rows:
-                by_port[one["nat"], one["nat_port"], one["verb"], one["name"]].append(one)
+                # What a proxy sends in place of a ``DOWNLOAD`` is a ``GET``.
+                by_port[one["nat"], one["nat_port"], one["name"]].append(one)
                 by_serial[f"{one['boot']}:{one['serial']}"].append(one)
         seen: set[int] = set()
         for line in self.lines:
             if line.translation == "-":
-                key = (*line.peer, line.verb, line.name)
+                key = (*line.peer, line.name)
                 row = nearest(by_port.get(key, ()), lambda one, line=line: beside(line, one), CLOSE)  # type: ignore[misc]
-                proxy = self._nat_hosts[line.peer[0]]
-                unknown = self.killed_after(proxy, line.began)
             else:
                 row = next(iter(by_serial.get(line.translation, ())), None)
-                unknown = any(self.killed_after(name, line.began) for name in self.rows)
             if row is None:
-                self._count(
-                    "lines of file servers before a kill of the proxy", unknown, "no row", line
-                )
+                self.wrong.append(f"no row: {line}")
             else:
                 seen.add(id(row))
                 # The directory of a file is the address of its only client.
@@ -208,6 +217,20 @@ def nearest(candidates: Iterable[Row], distance: Callable[[Row], float], most: f
 def beside(line: Line, row: Row) -> float:
     """Return the seconds by which the end of a line is outside of a translation."""
     return max(row["began"] - line.ended, line.began - row["finished"], 0.0)
+
+
+def grouped(rows: Iterable[Row]) -> dict[object, list[Row]]:
+    """Return the tries of each command, in order."""
+    found = by(rows, command_key)
+    for tries in found.values():
+        tries.sort(key=lambda row: row["attempt"] or 1)
+    return found
+
+
+def command_key(row: Row) -> tuple[object, ...]:
+    # A command with one try has no number of its own.
+    number = row["serial"] if row["command"] is None else row["command"]
+    return row["worker"], row["boot"], number
 
 
 def identity_of(row: Row) -> tuple[object, ...]:

@@ -112,10 +112,11 @@ class Translations:
         name: str = "a.txt",
         nat: str = NAT,
         upstream_port: int = UPSTREAM_PORT,
+        earlier: tuple[int, int, int] | None = None,
     ) -> int:
         """Register a translation; return its serial."""
         self._serial += 1
-        route = client, 40_000, nat, port, upstream, upstream_port, "GET", name, None, None
+        route = client, 40_000, nat, port, upstream, upstream_port, "GET", name, None, earlier
         translation = Translation(self._serial, port, client, self.true, None)
         self._open[self._serial] = translation, route
         self._started[self._serial] = self.now

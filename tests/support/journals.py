@@ -14,7 +14,7 @@ from natproxy.address import Address
 from natproxy.journal.files import segment_files
 from natproxy.journal.rows import GapRow, Step
 from natproxy.journal.writer import Batch
-from natproxy.nat import NATEntry, NATTable, Outcome, TranslationKey
+from natproxy.nat import Earlier, NATEntry, NATTable, Outcome, TranslationKey
 from natproxy.nat.ring import EventRing
 from natproxy.protocol import Command
 from natproxy.records.record import Origin
@@ -63,7 +63,13 @@ class Traffic:
         self.wall += seconds
         self.clock.advance(seconds)
 
-    def register(self, port: int, client: str = "10.0.0.5", command: Command = COMMAND) -> NATEntry:
+    def register(
+        self,
+        port: int,
+        client: str = "10.0.0.5",
+        command: Command = COMMAND,
+        earlier: Earlier | None = None,
+    ) -> NATEntry:
         """Enter a translation of a local port."""
         return self.table.register(
             TranslationKey(Address("10.0.0.1", port), UPSTREAM),
@@ -72,7 +78,15 @@ class Traffic:
             command,
             self.clock.seconds(),
             lambda: None,
+            earlier=earlier,
         )
+
+    def retry(self, entry: NATEntry, port: int) -> NATEntry:
+        """End an attempt of a command, and begin the next one at another port."""
+        self.table.remove(entry, Outcome.RETRIED, "the server is gone")
+        before = entry.earlier or Earlier(entry.serial, 0, 0)
+        earlier = Earlier(before.command, before.attempts + 1, before.bytes + entry.relayed)
+        return self.register(port, earlier=earlier)
 
     def relay(self, entry: NATEntry, promised: int = 100) -> None:
         """Receive the header of the reply."""

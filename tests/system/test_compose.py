@@ -100,15 +100,14 @@ def test_command_is_one_of_the_daemons(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROXIES)
-def test_upstream_is_the_name_of_all_file_servers(name: str) -> None:
+def test_upstreams_are_all_file_servers(name: str) -> None:
     config = config_of(name)
     assert isinstance(config, ProxyConfig)
     upstream_targets(MemoryReactorClock(), config)
-    (upstream,) = config.upstream
-    _, host, port = upstream.endpoint.split(":")
-    for each in FILE_SERVERS:
-        assert host in SERVICES[each]["networks"]["default"]["aliases"]
-        assert port_of(config_of(each).listen[0]) == int(port)
+    servers = {each: port_of(config_of(each).listen[0]) for each in FILE_SERVERS}
+    assert {one.endpoint for one in config.upstream} == {
+        f"tcp:{server}:{port}" for server, port in servers.items()
+    }
     # PROXY headers are accepted from the network of the containers alone.
     (network,) = COMPOSE["networks"]["default"]["ipam"]["config"]
     assert config.listen[0].startswith("haproxy:")

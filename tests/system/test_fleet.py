@@ -56,9 +56,10 @@ log what they have seen.
 In the end three records of each command are compared: the client's log, the history of the proxy,
 and the access log of the file server, of which one sees the proxy's ports and the other the
 translation in the PROXY header. The database must have each row of each history once. `whois` is
-asked about ports that file servers have seen: of the proxy's journal, and of the database. What
-was recorded in the last moments before a kill may be missing: the journal is flushed each 0.25 s,
-the access log each 0.1 s. `whois` must answer "unknown" then, never "nobody".
+asked about ports that file servers have seen: of the proxy's journal, and of the database. Nothing
+may be missing of a proxy that was killed: each event is in its spool before its effects can be
+seen. The access log of a file server is flushed each 0.1 s, so that its last lines before a kill
+may be missing.
 """
 
 REASON = reason_against() or (missing_programs() if WHOLE else None)

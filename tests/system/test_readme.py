@@ -153,8 +153,9 @@ def options_of(plugin: ModuleType) -> set[str]:
 @pytest.mark.parametrize("plugin", [proxy_plugin, fileserver])
 def test_readme_names_only_options_that_a_daemon_has(plugin: ModuleType) -> None:
     heading = f"| `twistd {plugin.Options.config_class.daemon}` |"
-    table = README.partition(heading)[2].partition("\n\n")[0]
-    named = set(re.findall(r"`(--[a-z0-9-]+)", table))
+    # The second table is of the options that both have.
+    tables = [README.partition(each)[2].partition("\n\n")[0] for each in (heading, "| both |")]
+    named = {option for table in tables for option in re.findall(r"`(--[a-z0-9-]+)", table)}
     assert len(named) > 5
     assert named <= options_of(plugin)
 

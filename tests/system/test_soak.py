@@ -57,8 +57,8 @@ clients; what is said about memory and descriptors of the proxy is of the time b
 
 In the end, three records of each command are compared: the client's log, the rows of its tries in
 the proxy's history, and the access logs of the file servers, which have seen the proxy's ports.
-`whois` is asked about such ports. What was recorded in the last moments before a kill of the proxy
-or of a worker may be missing; it is counted as unknown.
+`whois` is asked about such ports. Nothing may be missing of a proxy or a worker that was killed;
+the access log of a file server may lack the lines of the last moments before its kill.
 """
 
 REASON = namespaces.reason_against() or wan.reason_against()

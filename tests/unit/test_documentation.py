@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -207,6 +209,21 @@ class CommandsTests(SynchronousTestCase):
                     if arguments.command in ("table", "history", "events", "export", "kill"):
                         parse(" ".join(arguments.filter))
         self.assertLessEqual({"table", "whois", "history", "events", "export", "kill"}, seen)
+
+    def test_commands_in_backticks_have_the_options_that_are_shown(self) -> None:
+        parser = program_parser(COMMANDS)
+        unknown = []
+        for page in PAGES:
+            for span in spans(page):
+                if page.name == "CHANGELOG.md" or not re.match(r"natproxy [a-z]+ .*--[a-z]", span):
+                    continue
+                # Where a value is left out or stands for others, only that is wrong.
+                reported = StringIO()
+                with contextlib.redirect_stderr(reported), contextlib.suppress(SystemExit):
+                    parser.parse_args(shlex.split(span)[1:])
+                if "unrecognized arguments" in reported.getvalue():
+                    unknown.append(f"{page.name}: {span}")
+        self.assertEqual(unknown, [])
 
     def test_redirections_and_pipes_are_left_out(self) -> None:
         page = "```\n$ natproxy table 'bytes > 1M' > x\n$ natproxy whois - < y | z\n$ ls\n```\n"

@@ -68,6 +68,9 @@ def holder(port: str, record: Record, live: bool = True) -> str:
         when = f"was held by {client} from {start} to {show_local(record.ended)}"
     upstream = address_text(record.upstream, record.upstream_port)
     facts = [command_text(record), f"from {upstream}"]
+    if _repeated(record) or record.outcome == "retried":
+        # The others are found by `natproxy history command NUMBER`.
+        facts.append(f"attempt {record.attempt} of command {record.command}")
     if record.bytes is not None:
         facts.append(bytes_text(record))
     if open_:
@@ -135,15 +138,25 @@ def _about(event: Record, several: bool) -> str:
     client = client_text(event)
     text = f"#{number_text(event, several)} {client} {port} {command_text(event)}"
     facts = []
+    if _repeated(event):
+        first = number_text(event._replace(serial=event.command), several)
+        facts.append(f"attempt {event.attempt} of #{first}")
     if event.event == "relaying" and event.promised:
         facts.append(f"{amount(event.promised)} to relay")
     if event.event in ("removed", "failed"):
-        facts = [shown(event.outcome), bytes_text(event)]
+        facts += [shown(event.outcome), bytes_text(event)]
+    if event.total is not None:
+        facts.append(f"{amount(event.total)} by all attempts")
     if event.event != "registered" and event.duration is not None:
         facts.append(precise(event.duration))
     if event.reason:
         facts.append(shown(event.reason))
     return f"{text}: {', '.join(facts)}" if facts else text
+
+
+def _repeated(record: Record) -> bool:
+    """Return whether it is another attempt of a command than the first."""
+    return record.attempt is not None and record.attempt > 1
 
 
 def _port(query: WhoisQuery) -> str:

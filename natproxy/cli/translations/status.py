@@ -102,7 +102,8 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "in flight", _value("table", status["table"])
     yield from _commands(_mapping(status.get("commands")))
     retries = _mapping(_mapping(status.get("counters")).get("retries"))
-    found = _counts({name: retries.get(name) for name in ("retried", "interrupted", "resumed")})
+    names = ("retried", "interrupted", "resumed", "waiting")
+    found = _counts({name: retries.get(name) for name in names})
     if found:
         yield "retries", found
     yield from _cache(_mapping(_mapping(status.get("counters")).get("cache")))

@@ -135,6 +135,7 @@ function card(record) {
   add("client", element("bdi", formatAddress(record.client, record.client_port), "address"));
   if (record.identity) add("identity", element("bdi", shown(record.identity)));
   add("command", commandElement(record));
+  if (record.attempt > 1) add("attempt", record.attempt);
   const started = new Date(record.started);
   const ended = record.ended ? formatTime(new Date(record.ended), true) : record.state === "lost" ? "not known" : "still open";
   add("time", `${formatTime(started, true)} – ${ended} (UTC${formatOffset(started)})`);

@@ -58,6 +58,25 @@ class EventsTests(ObservedCase):
             ],
         )
 
+    def test_lines_of_attempts(self) -> None:
+        members = {"worker": 1, "serial": 2, "command": 1, "attempt": 2, "duration": 9.0}
+        first = event("removed", worker=1, outcome="retried", reason="9 bytes missing")
+        second = event("registered", bytes=0, **members)
+        last = event("removed", outcome="completed", bytes=10_000_000, total=11_000_000, **members)
+        self.daemon.events = [first, second, last]
+        self.assertEqual(
+            [
+                re.sub(r" 10\.\S+ port \d+ GET \w+/\d.iso", "", line.partition("  ")[2])
+                for line in self.out("events")
+            ],
+            [
+                "removed     #1:1: retried, 1.0/10.0 MB, 9.0s, 9 bytes missing",
+                "registered  #1:2: attempt 2 of #1:1",
+                "removed     #1:2: attempt 2 of #1:1, completed, 10.0 MB,"
+                " 11.0 MB by all attempts, 9.0s",
+            ],
+        )
+
     def test_lost_events_of_another_run_have_no_number(self) -> None:
         self.daemon.events = [LOST_RUN, {**LOST_RUN, "boot": None}, {**LOST, "to": 3}]
         self.assertEqual(

@@ -52,6 +52,13 @@ class WhoisTests(ObservedCase):
         self.assertEqual(body["since"], format_time(START + 2 * SECOND))
         self.assertEqual(body["until"], format_time(START + 3 * SECOND))
 
+    def test_another_attempt_than_the_first_is_named(self) -> None:
+        self.daemon.table = [entry(1)._replace(serial=2, attempt=2)]
+        (line,) = self.out("whois", "40001")
+        self.assertIn(
+            ": GET images/1.iso, from 127.0.0.1:9001, attempt 2 of command 1, 1.0/10.0 MB", line
+        )
+
     def test_interval(self) -> None:
         arguments = ("--since", "2023-11-14T22:13Z", "--until", "2023-11-14T22:14Z")
         self.out("whois", "40001", *arguments, status=3)

@@ -175,6 +175,42 @@ def insert(database: Database, translations: list[Record]) -> list[Record]:
             return list(journal.history(HistoryQuery()))
 
 
+def test_attempts_of_a_command_are_shipped(fleet: Fleet) -> None:
+    daemon = fleet.add("edge-1")
+    first = daemon.register(PORT)
+    daemon.flush()
+    fleet.ship()
+    daemon.wait(SECOND)
+    daemon.remove(first, "retried")
+    second = daemon.register(PORT + 1, earlier=(first, 1, 1000))
+    daemon.flush()
+    # The second one is open at first, and has ended later.
+    for outcome in (None, "completed"):
+        fleet.ship()
+        with closing(FleetJournal(fleet.database.url)) as journal:
+
+            def attempts(text: str, journal: FleetJournal = journal) -> list[tuple[object, ...]]:
+                found = journal.history(HistoryQuery(text))
+                return [(each.command, each.attempt, each.outcome) for each in found]
+
+            both = [(first, 1, "retried"), (first, 2, outcome)]
+            assert attempts("") == attempts(f"command = {first}") == both
+            assert attempts("attempt > 1") == both[1:]
+            assert attempts("outcome retried") == both[:1]
+            # Only the last event of a command has its total.
+            assert attempts("total > 1") == []
+            assert attempts("not total > 1") == both
+        reply = fleet.ask(at(START + SECOND // 2))
+        assert reply.result == FOUND
+        assert [(each.command, each.attempt) for each in reply.translations] == [(first, 1)]
+        if outcome is None:
+            daemon.wait(SECOND)
+            daemon.remove(second)
+            daemon.flush()
+    reply = fleet.ask(at(START + SECOND + SECOND // 2, PORT + 1))
+    assert [(each.command, each.attempt) for each in reply.translations] == [(first, 2)]
+
+
 def test_proxy_that_is_behind_is_named(fleet: Fleet) -> None:
     for name in ("edge-1", "edge-2", "edge-3"):
         fleet.add(name)

@@ -132,6 +132,44 @@ class SalvageTests(KilledCase):
         self.assertEqual(found, [row[:2] for row in expected])
         self.assertEqual(self.spools(), [])
 
+    def test_attempts_of_a_command_are_recovered(self) -> None:
+        traffic = self.traffic
+        first = traffic.register(50_001)
+        self.flush()
+        traffic.advance(0.1)
+        second = traffic.retry(first, 50_002)
+        traffic.relay(second)
+        self.flush()
+        traffic.advance(0.1)
+        # The segment has this attempt's beginning, and the spool its end.
+        third = traffic.retry(second, 50_003)
+        traffic.advance(0.1)
+        traffic.retry(third, 50_004)
+        self.kill()
+        self.restart()
+        self.assertEqual(
+            [
+                tuple(entry[member] for member in ("nat_port", "command", "attempt", "outcome"))
+                for entry in entries_of(self.directory)
+            ],
+            [
+                (50_001, 1, 1, "retried"),
+                (50_002, 1, 2, "retried"),
+                (50_003, 1, 3, "retried"),
+                (50_004, 1, 4, "lost"),
+            ],
+        )
+        self.assertEqual(
+            [
+                self.result(at, port)
+                for at, port in ((0.05, 50_001), (0.15, 50_002), (0.25, 50_003))
+            ],
+            [FOUND] * 3,
+        )
+        with Journal(self.directory) as journal:
+            found = [(each.command, each.attempt) for each in journal.events(EventsQuery())]
+        self.assertEqual(found[-3:], [(1, 3), (1, 3), (1, 4)])
+
     def test_whois_is_exact_until_the_kill_and_after_it(self) -> None:
         self.flush()
         self.traffic.advance(0.1)

@@ -55,6 +55,37 @@ class WhoisTests(RunsCase):
             gaps = journal.gaps(killed, restarted)
         self.assertEqual([gap.cause for gap in gaps], ["the daemon was killed"])
 
+    def test_port_of_each_attempt_is_found_at_its_time(self) -> None:
+        daemon = self.daemon
+        daemon.start()
+        first = daemon.register(PORT)
+        daemon.wait(SECOND)
+        daemon.remove(first, "retried")
+        second = daemon.register(PORT + 1, earlier=(first, 1, 1000))
+        daemon.flush()
+        self.check_attempts(first, (1, "retried"), (2, None))
+        daemon.seal()
+        self.check_attempts(first, (1, "retried"), (2, None))
+        daemon.wait(SECOND)
+        daemon.remove(second)
+        daemon.stop()
+        self.check_attempts(first, (1, "retried"), (2, "completed"))
+
+    def check_attempts(self, command: int, *expected: tuple[int, str | None]) -> None:
+        """Look up the ports of the attempts, in the middle of the first and of the second."""
+        for number, (attempt, outcome) in enumerate(expected):
+            reply = self.ask(at(START + number * SECOND + SECOND // 2, PORT + number))
+            if outcome is None:
+                # The record ends where it began.
+                self.assertEqual(reply.result, UNKNOWN)
+            else:
+                self.assertEqual(reply.result, FOUND)
+            (found,) = reply.translations
+            self.assertEqual(
+                (found.command, found.attempt, found.outcome), (command, attempt, outcome)
+            )
+        self.assertNotEqual(self.result(START + SECOND // 2, PORT + 1), FOUND)
+
     def test_translation_is_found_from_its_start_to_its_end(self) -> None:
         self.daemon.start()
         self.daemon.wait(SECOND)

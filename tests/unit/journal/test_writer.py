@@ -48,6 +48,13 @@ class WriterCase(SynchronousTestCase):
     def states(self) -> list[tuple[int, str]]:
         return [(entry["nat_port"], entry["state"]) for entry in entries_of(self.directory)]
 
+    def attempts(self) -> list[tuple[int, int, int, str | None]]:
+        """Return port, command, attempt and outcome of each translation."""
+        return [
+            (entry["nat_port"], entry["command"], entry["attempt"], entry["outcome"])
+            for entry in entries_of(self.directory)
+        ]
+
 
 class EntriesTests(WriterCase):
     def test_command_that_begins_and_ends_in_a_batch_is_one_insert(self) -> None:
@@ -117,6 +124,55 @@ class EntriesTests(WriterCase):
         self.assertEqual(
             rows_of(path, "select seq, relaying_seq, removed_seq from entries"), [(1, 2, 3)]
         )
+
+    def test_attempts_of_a_command_in_one_batch(self) -> None:
+        traffic = self.traffic
+        traffic.command(50_000)
+        second = traffic.retry(traffic.register(50_001), 50_002)
+        traffic.remove(traffic.retry(second, 50_003))
+        self.flush()
+        self.assertEqual(
+            self.attempts(),
+            [
+                (50_000, 1, 1, "completed"),
+                (50_001, 2, 1, "retried"),
+                (50_002, 2, 2, "retried"),
+                (50_003, 2, 3, "completed"),
+            ],
+        )
+
+    def test_attempts_of_a_command_in_several_batches(self) -> None:
+        traffic = self.traffic
+        first = traffic.register(50_001)
+        self.flush()
+        second = traffic.retry(first, 50_002)
+        self.flush()
+        # It is inserted once for each event, and not updated.
+        self.assertEqual(self.attempts()[1], (50_002, 1, 2, None))
+        traffic.relay(second)
+        self.flush()
+        self.assertEqual(self.attempts()[1], (50_002, 1, 2, None))
+        third = traffic.retry(second, 50_003)
+        self.flush()
+        traffic.remove(third)
+        self.flush()
+        self.assertEqual(
+            self.attempts(),
+            [(50_001, 1, 1, "retried"), (50_002, 1, 2, "retried"), (50_003, 1, 3, "completed")],
+        )
+
+    def test_attempt_that_is_open_keeps_its_number_in_the_next_segment(self) -> None:
+        traffic = self.traffic
+        second = traffic.retry(traffic.register(50_001), 50_002)
+        self.flush()
+        traffic.advance(100_000)
+        former = self.writer.roll(traffic.clock.seconds())
+        assert former is not None
+        seal(former, traffic.now, moved=True)
+        self.assertEqual(self.attempts()[-1], (50_002, 1, 2, None))
+        traffic.remove(second)
+        self.flush()
+        self.assertEqual(self.attempts()[-1], (50_002, 1, 2, "completed"))
 
     def test_failed_command(self) -> None:
         self.traffic.fail("proxy error: refused")

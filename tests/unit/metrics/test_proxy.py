@@ -71,6 +71,13 @@ class CommandTests(ProxyMetricsCase):
         self.assertEqual(self.value("natproxy_sent_bytes", "STAT"), len(self.wire.taken()))
         self.assertEqual(values(self.metrics.families(), "natproxy_first_byte_seconds"), {})
 
+    def test_body_that_waits_for_its_file_server(self) -> None:
+        self.factory.resources.retries.resume_for = 30.0
+        self.travelling(b"GET a\n").send(b"OK 10 offset=0 size=10 etag=e mtime=1.0\nabc")
+        self.assertEqual(self.metrics.counters()["retries"]["waiting"], 0)
+        self.endpoint.last.die()
+        self.assertEqual(self.metrics.counters()["retries"]["waiting"], 1)
+
     def test_client_that_goes(self) -> None:
         self.travelling(b"DOWNLOAD a\n").send(b"OK 10\nabc")
         self.wire.lose(self.protocol)

@@ -61,6 +61,8 @@ class RetriesTests(SynchronousTestCase):
         retries = {"retried": 0, "interrupted": 2, "resumed": 1, "resumed_bytes": 7}
         for counts, expected in (
             (retries, ["retries:    2 interrupted, 1 resumed"]),
+            # It has no port meanwhile, and is not in the table.
+            ({**retries, "waiting": 1}, ["retries:    2 interrupted, 1 resumed, 1 waiting"]),
             (dict.fromkeys(retries, 0), []),
             ([], []),
         ):
