@@ -141,6 +141,9 @@ class Exchange:
     def body_begun(self, header: Header) -> None:
         """Note that a relay moves the body, and that the rest of it can be requested."""
         self.state = TRANSITIONS[self.state][Event.BODY_BEGUN]
+        if self._timer is not None:
+            # The header was in time; the body has time-outs of its own.
+            self._stop_timer()
         if self.resumption is None:
             self._header = header
 
