@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Collection
 from contextlib import closing
@@ -26,7 +27,7 @@ from natproxy.journal.segment import (
     check_version,
     connect,
 )
-from natproxy.journal.spool_format import NEW, kernel_boot, spools
+from natproxy.journal.spool_format import LARGEST, NEW, kernel_boot, spools
 from natproxy.journal.spool_rows import Events, MalformedSpool, Spooled
 from natproxy.journal.validity import DAMAGE, meta_of
 from natproxy.journal.writer import STEP, Fold, Open
@@ -75,6 +76,13 @@ def salvage(directory: str, now: int, share: Share = ALL, living: Collection[str
     for path, worker, boot in spools(directory, share):
         if boot in living:
             continue
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            # A pipe would be read for ever; what a link leads to is not the journal's.
+            messages.append(
+                f"{path} is not a file of the journal: remove it; the time since the last write"
+                " of its process is a gap"
+            )
+            continue
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -91,7 +99,7 @@ def salvage(directory: str, now: int, share: Share = ALL, living: Collection[str
                     # Its process was killed while it made it.
                     os.unlink(path)
                     continue
-                spooled = Spooled(file.read())
+                spooled = Spooled(file.read(LARGEST + 1))
                 if spooled.description.kernel == kernel_boot():
                     rows += _add(directory, worker, boot, spooled, now)
                 # With the lock: a segment has all of it.

@@ -25,6 +25,9 @@ HEADER = 4096
 REGION = 2 << 20
 """Bytes of a region: for 8,000 commands or more."""
 
+LARGEST = HEADER + 2 * REGION
+"""Bytes of a spool at most."""
+
 NEW = ".new"
 """Added to the name of a spool that is being made."""
 

@@ -137,8 +137,8 @@ class Upstreams:
         """
         if self._only is not None:
             return self._only
-        if self.queue.waiting and not self.queue.serving:
-            # Those that wait are first.
+        if self.queue.turn is not None and not self.queue.serving:
+            # Those that wait are first, if there is a place for one of them.
             return None
         candidates = self.eligible
         if self._by_verb:

@@ -10,7 +10,7 @@ from typing import Protocol
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from natproxy.protocol import Command
+from natproxy.protocol import VERBS, Command
 from natproxy.server.deadlines import Deadlines
 
 LENGTH = 1000
@@ -22,9 +22,11 @@ TIMEOUT = 5.0
 SERVED = 32
 """Commands that leave the queue in one turn of the reactor, at most."""
 
-EXAMINED = 128
+EXAMINED = 4096
 """Commands of which one turn examines whether an upstream has a place for them, at most."""
 
+_ANY = Command(b"", b"", b"")
+"""A command for which each upstream that is chosen from is suitable, as for each unknown verb."""
 
 NONE_OPEN = "no server takes commands: each is drained, or in maintenance"
 """A reason of refusals."""
@@ -57,6 +59,8 @@ class CommandQueue:
         the order of arrival. Only the queue changes it.
     :ivar open: whether an upstream takes commands, if it has a place; for the reasons of refusals.
     :ivar serving: whether commands leave the queue at this moment.
+    :ivar turn: in which those leave it for which an upstream has a place; ``None`` if there is no
+        place for any of them.
     :ivar waited: commands that have waited so far.
     :ivar full: commands that were refused so far because as many waited as may.
     :ivar expired: commands that were refused so far because they had waited too long.
@@ -75,7 +79,7 @@ class CommandQueue:
         self._placed = placed
         self.waiting: dict[Waiter, tuple[float, Callable[[], object]]] = {}
         self._deadlines = Deadlines(clock, TIMEOUT)
-        self._turn: IDelayedCall | None = None
+        self.turn: IDelayedCall | None = None
 
     def __len__(self) -> int:
         return len(self.waiting)
@@ -120,9 +124,9 @@ class CommandQueue:
         self._deadlines.cancel(found[1])
         if not self.waiting:
             self._deadlines.cancel_timer()
-            if self._turn is not None:
-                self._turn.cancel()
-                self._turn = None
+            if self.turn is not None:
+                self.turn.cancel()
+                self.turn = None
         return True
 
     def wake(self) -> None:
@@ -130,16 +134,24 @@ class CommandQueue:
 
         An upstream has a place, or takes commands again.
         """
-        if self.waiting and self._turn is None:
-            self._turn = self._clock.callLater(0, self._serve)
+        if self.waiting and self.turn is None:
+            self.turn = self._clock.callLater(0, self._serve)
 
     def _serve(self) -> None:
-        self._turn = None
+        self.turn = None
         self.serving = True
         served = 0
+        full: set[bytes] = set()
         for waiter in [*islice(self.waiting, EXAMINED)]:
+            command = waiter.command
+            verb = command.verb if command.verb in VERBS else _ANY.verb
             # What was called for one before it may have removed it.
-            if waiter not in self.waiting or not self._placed(waiter.command):
+            if verb in full or waiter not in self.waiting:
+                continue
+            if not self._placed(command):
+                full.add(verb)
+                if not self._placed(_ANY):
+                    break
                 continue
             if served == SERVED:
                 self.wake()

@@ -297,6 +297,31 @@ class SalvageTests(KilledCase):
         self.log.line_with("it is not a spool; the time since the last write is a gap")
         self.assertEqual([gap.cause for gap in gaps_of(self.directory)], ["killed"])
 
+    def test_what_is_no_file_does_not_stop_the_recovery(self) -> None:
+        self.flush()
+        self.traffic.command(PORT)
+        self.kill()
+        (name,) = self.spools()
+        path = os.path.join(self.directory, name)
+        for make in (lambda: os.mkfifo(path), lambda: os.symlink("/dev/zero", path)):
+            if os.path.lexists(path):
+                os.unlink(path)
+            make()
+            found = salvage.salvage(self.directory, NOW)
+            self.assertEqual(found.rows, 0)
+            self.assertIn(f"{path} is not a file of the journal: remove it", found.messages[0])
+        self.restart()
+        self.assertEqual([gap.cause for gap in gaps_of(self.directory)], ["killed"])
+
+    def test_spool_of_any_size_is_read_in_part(self) -> None:
+        self.traffic.command(PORT)
+        self.kill()
+        (name,) = self.spools()
+        os.truncate(os.path.join(self.directory, name), 1 << 40)
+        (message,) = salvage.salvage(self.directory, NOW).messages
+        self.assertIn("bytes in place of", message)
+        self.assertEqual(self.spools(), [])
+
     def test_damaged_segment_is_set_aside_and_its_spool_removed(self) -> None:
         self.traffic.command(PORT)
         self.kill()

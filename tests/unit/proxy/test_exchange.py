@@ -227,6 +227,22 @@ class LimitTests(DyingCase):
         self.assertFalse(self.wire.open)
         self.served += 1
 
+    def test_body_of_a_later_attempt_takes_its_time(self) -> None:
+        self.protocol.dataReceived(GET + b"\n")
+        self.serve(0)
+        self.clock.advance(0.1)
+        upstream = self.endpoint.last
+        upstream.accept()
+        reply = reply_to(GET)
+        for end in range(1, len(reply) - 10):
+            upstream.send(reply[end - 1 : end])
+            if b"\n" in reply[:end]:
+                self.clock.advance(20)
+        upstream.send(reply[len(reply) - 11 :])
+        self.served += 1
+        self.assertEqual(self.wire.value(), reply)
+        self.check(reply)
+
     def test_single_server_that_refuses_is_reported_at_once(self) -> None:
         received = self.play(GET, [REFUSED])
         self.assertEqual(received, b"ERR 502 proxy error: the server refuses connections\n")

@@ -126,6 +126,23 @@ class QueueTests(LoggedErrorsCase):
         group.clock.advance(0)
         self.assertEqual(packed.result, "b")
 
+    def test_many_of_such_verbs_do_not_delay_the_others(self) -> None:
+        group = self.group = PlayedGroup("a", "b", limit=1)
+        group["a"].check_passed(abilities_of(b"GET"))
+        group["b"].check_passed(abilities_of(b"GET", b"PACK"))
+        self.assertEqual({group.begun(), group.begun()}, {"a", "b"})
+        packed = [self.waiting(b"PACK a") for _ in range(300)]
+        other = self.waiting(b"GET a")
+        group["a"].end()
+        group.clock.turn()
+        self.assertEqual(other.result, "a")
+        # Now there is a place for no other one that waits: a new command takes it at once.
+        group["a"].end()
+        group.clock.turn()
+        self.assertEqual(group.chosen(b"GET a"), "a")
+        self.assertIsNone(group.chosen(b"PACK a"))
+        self.assertEqual({waiter.result for waiter in packed}, {None})
+
     def test_what_one_raises_does_not_stop_the_others(self) -> None:
         failing, other = self.waiting(), self.waiting()
         failing.proceed = lambda: 1 / 0  # type: ignore[method-assign,assignment,return-value]
