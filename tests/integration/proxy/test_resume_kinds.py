@@ -22,6 +22,7 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.ssl import Certificate, optionsForClientTLS
 
+from natproxy.access import NO_LIMITS, ScopeLimits
 from natproxy.access.rules import AccessRule, Rules
 from natproxy.daemon.certificates import upstream_tls
 from natproxy.nat import Outcome, Removed
@@ -29,6 +30,7 @@ from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.proxy.tcp import TCPConnector
 from natproxy.relay import Method, Relays
+from natproxy.server.gates import LimitGate
 from tests.support.certificates import Authority
 from tests.support.loopback import (
     HOST,
@@ -106,6 +108,17 @@ async def test_upstream_by_tcp(header_before: bool) -> None:
             await interrupt_twice(server, client)
     signature = b"\r\n\r\n\0\r\nQUIT\n"
     assert {peer.received.startswith(signature) for peer in server.connections} == {header_before}
+
+
+@pytest_twisted.ensureDeferred
+async def test_client_with_a_rate_limit() -> None:
+    server = PlayedServer()
+    async with listening(server) as behind:
+        proxy = proxy_to(behind, resume_for=30.0)
+        limit = ScopeLimits(bytes_per_second=8 << 20)
+        LimitGate(proxy).set(limit, NO_LIMITS, NO_LIMITS, 5.0)
+        async with listening(proxy) as port, client_of(port) as client:
+            await interrupt_twice(server, client)
 
 
 @pytest_twisted.ensureDeferred
