@@ -142,8 +142,8 @@ class Process:
 
     def workers(self) -> set[int]:
         """Return the numbers of its child processes."""
-        assert self._process is not None
-        pid = self._process.pid
+        assert self.process is not None
+        pid = self.process.pid
         return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
     def kill_worker(self, chance: random.Random) -> None:

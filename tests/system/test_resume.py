@@ -21,6 +21,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.fleet import PATIENCE
+from tests.support.paths import ROOT
 from tests.support.replicas import (
     PlainReader,
     Replicas,
@@ -90,7 +91,8 @@ def figures() -> Iterator[list[Figures]]:
             ),
             "",
         ]
-        Path(path).write_text("\n".join(lines))
+        # The tests have another working directory.
+        (ROOT / path).write_text("\n".join(lines))
 
 
 def moments(chance: random.Random) -> list[int]:

@@ -23,6 +23,7 @@ from tests.support import namespaces, wan
 from tests.support.accounts import Line
 from tests.support.fleet import PATIENCE
 from tests.support.namespaces import Network, ip
+from tests.support.paths import ROOT
 from tests.support.soak import Soak, longest_lives
 from tests.support.soak_accounts import SoakAccounts, whois
 from tests.support.soak_client import SMALL, Sent
@@ -92,7 +93,8 @@ def _report() -> Iterator[None]:
     yield
     path = os.environ.get("NATPROXY_SOAK_REPORT")
     if path is not None:
-        Path(path).write_text("\n".join(["# A day under faults", "", PREFACE, *REPORTED]))
+        # The tests have another working directory.
+        (ROOT / path).write_text("\n".join(["# A day under faults", "", PREFACE, *REPORTED]))
 
 
 @pytest.fixture
@@ -154,6 +156,7 @@ def test_day_of_faults(place: Path, workers: int) -> None:
         accounts.check()
         lines = samples(accounts, chance)
         accounts.check_whois(lines, whois(place / "journal", lines))
+        sys.stdout.writelines(troubles(accounts))
         run = Run(soak, accounts, elapsed, seed, quiet, stale)
         REPORTED.extend(report(run, workers))
     assert accounts.wrong == []
@@ -211,6 +214,14 @@ def unexplained(sent: Sent, accounts: SoakAccounts) -> bool:
         return False
     faults = ("cut front", "worsen front", "kill proxy", "stop proxy", "kill worker")
     return not accounts.during(sent.sent, sent.ended, *faults)
+
+
+def troubles(accounts: SoakAccounts) -> Iterator[str]:
+    """Return lines about what honest clients have lost or received as an error, with the tries."""
+    for sent in accounts.sent:
+        if unexplained(sent, accounts) or (sent.role, sent.status) == ("honest", "error"):
+            yield f"{sent}\n"
+            yield from (f"  {row}\n" for row in accounts.tries_of(sent))
 
 
 def samples(accounts: SoakAccounts, chance: random.Random) -> list[Line]:

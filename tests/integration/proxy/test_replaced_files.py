@@ -22,6 +22,7 @@ from natproxy.protocol.features import parse_abilities
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.proxy.tcp import TCPConnector
 from natproxy.proxy.upstreams import Target
+from tests.support.paths import ROOT
 from tests.support.replaced_files import Change, Ending, Played, draw, judged, play
 
 CASES = int(os.environ.get("NATPROXY_TEST_REPLACED", "60"))
@@ -123,4 +124,5 @@ def report(played: list[Played], seed: int) -> None:
         ),
         "",
     ]
-    Path(path).write_text("\n".join(lines))
+    # The tests have another working directory.
+    (ROOT / path).write_text("\n".join(lines))
