@@ -29,14 +29,14 @@ from tests.support.soak_accounts import SoakAccounts, whois
 from tests.support.soak_client import SMALL, Sent
 from tests.support.wan import Conditions, Wan
 
-SECONDS = float(os.environ.get("NATPROXY_TEST_SOAK", "2.5"))
+SECONDS = float(os.environ.get("NATPROXY_TEST_SOAK", "2"))
 WHOLE = "NATPROXY_TEST_SOAK" in os.environ
-HONEST = 12 if WHOLE else 4
+HONEST = 12 if WHOLE else 3
 LONGEST = 4.0 if WHOLE else 0.6
 """Seconds that a link is cut, at most."""
-PACE = 0.05
+PACE = 0.05 if WHOLE else 0.1
 """Seconds between two commands of an honest client at noon."""
-SAMPLES = 400
+SAMPLES = 400 if WHOLE else 50
 """Lines of file servers about which ``whois`` is asked, at most."""
 GROWTH = 16 << 20
 """Bytes by which the memory of a process may grow."""
@@ -140,7 +140,7 @@ def test_day_of_faults(place: Path, workers: int) -> None:
     with Soak(place, workers, HONEST, LONGEST) as soak:
         began = time.monotonic()
         # All processes have had some load before their descriptors are counted.
-        logs = [run_clients(soak, "warm", 1.0)]
+        logs = [run_clients(soak, "warm", 1.0 if WHOLE else 0.3)]
         base = soak.await_quiet()
         logs.append(run_clients(soak, "day", seconds * 0.8, chance))
         quiet = Quiet(base, soak.await_quiet())
@@ -191,7 +191,7 @@ def run_clients(
     else:
         soak.break_until(end, chance, lambda line: sys.stdout.write(f"{line}\n"), proxy=proxy)
         # All is whole again, and clients are served.
-        time.sleep(1.0)
+        time.sleep(1.0 if WHOLE else 0.3)
     clients.end()
     return soak.place / f"{name}.log"
 
