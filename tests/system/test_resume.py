@@ -51,7 +51,8 @@ at random bytes of one download, one of them is killed (`kill -9`), drawn at ran
 started again after up to half a second, and the time that a start takes; with two servers, one is
 away at a time. The client must receive one reply on one connection, with the right SHA-256.
 `natproxy get` runs with `--retries 0`; the plain reader is some thirty lines with a socket, and has
-no means to resume. A try is a row of the proxy's history.
+no means to resume. A try is a row of the proxy's history. Before a `DOWNLOAD`, the proxy has passed
+on a `FEAT` of each file server, and so knows that it may send a `GET`.
 """
 
 
@@ -131,6 +132,15 @@ def check(replicas: Replicas, began: float, client: str, figures: list[Figures])
     figures.append(Figures(client, len(replicas.servers), replicas.kills, len(rows), elapsed))
 
 
+def show_verbs(replicas: Replicas) -> None:
+    """Let the proxy see that each file server supports ``GET``, which it sends for a ``DOWNLOAD``.
+
+    Of idle file servers, each has a command in turn.
+    """
+    for _ in replicas.servers:
+        assert PlainReader(replicas.address, RATE).read(b"FEAT\n").header == b"OK\n"
+
+
 class Get:
     """``natproxy get --retries=0``, as a process.
 
@@ -205,6 +215,7 @@ class Reader(threading.Thread):
 def test_clients_at_once(place: Path) -> None:
     digest = make_file(place / "files" / "large", SIZE)
     with Replicas(place, 2) as replicas:
+        show_verbs(replicas)
         get = Get(replicas, place)
         # Its start takes longer than those of the threads.
         await_bytes(1, get.received, get.running)
@@ -249,6 +260,7 @@ def test_reader_that_cannot_resume(
     digest = make_file(place / "files" / "large", SIZE)
     chance = random.Random(servers)
     with Replicas(place, servers) as replicas:
+        show_verbs(replicas)
         reader = Reader(replicas, f"{verb} large\n".encode())
         began = time.monotonic()
         reader.start()
