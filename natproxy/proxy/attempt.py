@@ -55,16 +55,11 @@ class UpstreamFactory(ClientFactory):
         return UpstreamProtocol(self, exchange, upstream)
 
     def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
-        """Report the failure to the command, and log the system's error."""
+        """Report the failure to the command."""
         # There is nothing to be cancelled from here on.
         self.connected = True
-        outcome, code, text = explain(reason, self._timeout)
-        client = self.exchange.client
-        client.log.error(
-            "cannot connect to the upstream for {client}: {reason} ({error})",
-            client=client.client_address,
-            reason=text,
-            error=reason.getErrorMessage(),
-        )
-        loss = Loss(Kind.UNREACHABLE, outcome, PROXY_ERROR + text, code, text)
+        outcome, code, text, counts = explain(reason, self._timeout)
+        message = PROXY_ERROR + text
+        detail = reason.getErrorMessage()
+        loss = Loss(Kind.UNREACHABLE, outcome, message, code, text, counts=counts, detail=detail)
         self.exchange.failed(loss, None)

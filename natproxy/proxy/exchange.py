@@ -18,7 +18,7 @@ from natproxy.protocol import (
 )
 from natproxy.proxy.attempt import UpstreamFactory
 from natproxy.proxy.attempted import Connection
-from natproxy.proxy.failure import Kind, Loss
+from natproxy.proxy.failure import Kind, Loss, is_failure_of_upstream
 from natproxy.proxy.interfaces import Client
 from natproxy.proxy.resources import Resources
 from natproxy.proxy.resumption import Resumption
@@ -30,8 +30,10 @@ from natproxy.proxy.retries import (
     Schedule,
     State,
     may_be_repeated,
+    most_losses,
 )
-from natproxy.proxy.rewriting import GET, as_get, can_get
+from natproxy.proxy.retry_log import RetryLog
+from natproxy.proxy.rewriting import GET, Rewriting, can_get
 from natproxy.proxy.upstreams import Upstream
 
 _DOWNLOAD = b"DOWNLOAD"
@@ -63,6 +65,9 @@ class Exchange:
     # The upstreams that have been tried, since the last body byte was received.
     _tried: tuple[Upstream, ...] = ()
     _losses = 0
+    # Of a ``DOWNLOAD``.
+    _rewriting: Rewriting | None = None
+    _log: RetryLog | None = None
     # Of the last attempt that was connected.
     _entry: NATEntry | None = None
     _schedule: Schedule | None = None
@@ -88,19 +93,11 @@ class Exchange:
         self.state = TRANSITIONS[self.state][_CONNECT]
         self.upstream = upstream
         if self.command.verb == _DOWNLOAD and self.resumption is None:
-            self._choose_verb()
+            self._rewriting = self._rewriting or Rewriting(self.command, self.resources.retries)
+            self.sent = self._rewriting.command_for(upstream)
         upstream.begin()
         attempt = self._attempt = UpstreamFactory(self, upstream)
         attempt.connect()
-
-    def _choose_verb(self) -> None:
-        """Send a ``GET`` in place of a ``DOWNLOAD`` if the upstream is known to support it."""
-        retries, upstream = self.resources.retries, self.upstream
-        known = upstream in retries.get_supported or can_get(upstream.abilities)
-        if known and retries.resume_for and not self._losses:
-            self.sent = as_get(self.command)
-        else:
-            self.sent = self.command
 
     def refuse(self, reason: str) -> None:
         """End the command, or postpone it: no upstream has had a place for it in time."""
@@ -141,8 +138,13 @@ class Exchange:
     def body_begun(self, header: Header) -> None:
         """Note that a relay moves the body, and that the rest of it can be requested."""
         self.state = TRANSITIONS[self.state][Event.BODY_BEGUN]
+        if self._timer is not None:
+            # The header was in time; the body has time-outs of its own.
+            self._stop_timer()
         if self.resumption is None:
             self._header = header
+            if self._log is not None:
+                self._log.continued(self.upstream)
 
     def features_received(self, body: bytes) -> None:
         """Note whether the upstream supports ``GET``, of the body of a ``FEAT`` reply."""
@@ -158,11 +160,8 @@ class Exchange:
         self._begun_at = retries.clock.seconds()
         retries.resumed += 1
         self.client.reply_resumed()
-        self.client.log.info(
-            "the reply to {client} continues at byte {offset} of the file",
-            client=self.client.client_address,
-            offset=resumption.offset,
-        )
+        assert self._log is not None
+        self._log.resumed(resumption.offset)
 
     def finished(self) -> None:
         """Note that the whole reply has been passed on."""
@@ -171,6 +170,8 @@ class Exchange:
         self.upstream.end()
         if self.earlier is not None:
             self._stop_timer()
+            if self._log is not None:
+                self._log.continued(self.upstream)
             if self.resumption is not None:
                 self.resources.retries.resumed_bytes += self.resumption.remaining
 
@@ -184,11 +185,17 @@ class Exchange:
 
         :param entry: of the attempt; ``None`` if it has not been connected.
         """
-        self._attempt_ended(loss)
+        counts = loss.counts
+        if self.resumption is None:
+            counts = is_failure_of_upstream(loss, self.sent, self.upstream.abilities)
+        self._attempt_ended(loss, counts)
         delay = self._delay_after(loss)
+        log = self._log = self._log or RetryLog(self.client)
         if delay is None:
+            log.failed(loss, self.upstream, self.earlier)
             self._end_with(loss, entry)
             return
+        log.postponed(loss, self.upstream)
         if self.resumption is None:
             self.resources.retries.retried += 1
         self._postpone(loss, entry, delay)
@@ -198,7 +205,7 @@ class Exchange:
 
         :param remaining: bytes that have not been received; all others have been passed on.
         """
-        self._attempt_ended(loss)
+        self._attempt_ended(loss, loss.counts)
         retries = self.resources.retries
         if loss.kind is not Kind.FINAL and retries.resume_for:
             self._resume_at(remaining)
@@ -216,6 +223,8 @@ class Exchange:
             self._end_with(loss, entry)
             return
         retries.interrupted += 1
+        self._log = self._log or RetryLog(self.client)
+        self._log.interrupted = True
         self.client.reply_suspended()
         self._postpone(loss, entry, delay)
 
@@ -241,26 +250,30 @@ class Exchange:
             if not may_be_repeated(self.command, now - client.started_at):
                 return None
             self._until = client.started_at + self.resources.replies.seconds
+            if self.sent is not self.command and self._rewriting is not None:
+                self._rewriting.failed(self.upstream, loss.kind)
+        if loss.kind is Kind.UNSUPPORTED:
+            # The command is sent as it is, at once: this is a reply.
+            return 0.0 if now < self._until else None
         upstreams = self.resources.upstreams
         if loss.kind is Kind.LOST:
             self._losses += 1
-            if self.sent is not self.command and not resuming:
-                # It may be another server now: another ``FEAT`` shows what it supports.
-                retries.get_supported.discard(self.upstream)
+            known = self.upstream in retries.get_supported
+            if not resuming and self._losses >= most_losses(
+                self.command, self.upstream.abilities, known, len(upstreams)
+            ):
+                return None
         self._tried = (*self._tried, self.upstream)
         other = upstreams.choose(self.command, self._tried)
         if other is not None and other not in self._tried:
             delay = 0.0
         else:
-            # A server that restarts loses its connections before it refuses others. One that has
-            # never accepted a connection is not waited for: the error is clear, and at once.
-            members = sum(1 for _ in upstreams)
-            if not resuming and not (retries.resume_for and 0 < self._losses <= members):
+            # A server that restarts loses its connections before it refuses others. If all have
+            # refused the command, and are known to be down, the error is clear, and at once.
+            waits = self._losses or upstreams.may_respond(self._tried)
+            if not resuming and not (retries.resume_for and waits):
                 return None
-            if self._schedule is None:
-                self._schedule = Schedule()
-                if not resuming:
-                    self._until = min(self._until, now + retries.resume_for)
+            self._schedule = self._schedule or Schedule()
             # The upstreams that have not failed last are tried first.
             self._tried = (self.upstream,)
             delay = max(self._schedule.next_delay(), loss.wait)
@@ -325,14 +338,12 @@ class Exchange:
 
     # The ends.
 
-    def _attempt_ended(self, loss: Loss) -> None:
+    def _attempt_ended(self, loss: Loss, counts: bool) -> None:
         self._stop_timer()
         self._connection = self._attempt = None
-        upstream = self.upstream
-        if loss.outcome is not Outcome.CLIENT_GONE:
-            # A client that is gone is no sign of the upstream's health.
-            upstream.failed(loss.reason or loss.message)
-        upstream.end()
+        if counts:
+            self.upstream.failed(loss.reason or loss.message)
+        self.upstream.end()
 
     def _end_with(self, loss: Loss, entry: NATEntry | None) -> None:
         """Send the error of an attempt in the reply's place; cut the client off inside a body."""

@@ -68,11 +68,12 @@ class Resumption:
         try:
             part = parse_range(header.size, header.words)
         except WireError as malformed:
-            return Loss(Kind.FINAL, Outcome.ERROR, reason=str(malformed))
+            return Loss(Kind.FINAL, Outcome.ERROR, reason=str(malformed), counts=True)
         if part.metadata.etag != self._etag or part.metadata.size != self._size:
             return Loss(Kind.FINAL, Outcome.UPSTREAM_GONE, reason=CHANGED)
         if part.offset != self.offset or part.length != self.remaining:
-            return Loss(Kind.FINAL, Outcome.ERROR, reason="another range than was requested")
+            text = "another range than was requested"
+            return Loss(Kind.FINAL, Outcome.ERROR, reason=text, counts=True)
         return None
 
 

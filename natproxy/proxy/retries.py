@@ -6,7 +6,7 @@ from weakref import WeakSet
 
 from twisted.internet.interfaces import IReactorTime
 
-from natproxy.protocol import VERBS, Command
+from natproxy.protocol import VERBS, VERSION_1, Abilities, Command
 from natproxy.proxy.upstreams import Upstream
 from natproxy.server.state import Symbol, transition_table
 
@@ -15,6 +15,10 @@ FIRST_DELAY = 0.1
 
 LONGEST_DELAY = 2.0
 """Seconds between two attempts at most."""
+
+MOST_LOSSES = 5
+"""Connections that one command loses before a header until that is an error. A command by which
+each server that executes it crashes must not be sent to them for as long as a header may take."""
 
 DIGEST_LIMIT = 5.0
 """Seconds after which a ``HASH`` is not tried again: the digest would be computed from the start.
@@ -151,3 +155,17 @@ def may_be_repeated(command: Command, seconds: float) -> bool:
     """
     # What an unknown verb does is not known. One of them is the probe of a loop.
     return command.verb in VERBS and (command.verb != b"HASH" or seconds < DIGEST_LIMIT)
+
+
+def most_losses(command: Command, abilities: Abilities | None, known: bool, members: int) -> int:
+    """Return how many connections a command may lose before a header until that is an error.
+
+    Where the upstream may be a server of version 1 that closes the connection on a verb that it
+    does not support, it is one for each upstream, and another one.
+
+    :param abilities: of the upstream that was lost last; ``None`` if they are not known.
+    :param known: whether it is known to be of version 2 all the same.
+    :param members: how many upstreams there are.
+    """
+    supported = known or (abilities or VERSION_1).supports(command.verb)
+    return MOST_LOSSES if supported else members + 1

@@ -161,14 +161,11 @@ class UpstreamProtocol(Protocol):
             # `connectionMade` has raised an exception, and the command would wait for ever.
             self.factory.clientConnectionFailed(None, reason)
         elif state is not _CLOSED:
-            if not reason.check(ConnectionDone):
-                self._log_error(
-                    "the upstream {upstream} was lost before its reply to {client}: {reason}",
-                    reason=reason.getErrorMessage(),
-                )
+            detail = "" if reason.check(ConnectionDone) else reason.getErrorMessage()
             unverified = not self._verified and ISSLTransport.providedBy(self.transport)
             text = explain_loss(reason, unverified, begun=state is not State.WAITING)
-            self.fail(Loss(Kind.LOST, Outcome.UPSTREAM_GONE, text, BAD_GATEWAY, text))
+            gone = Outcome.UPSTREAM_GONE
+            self.fail(Loss(Kind.LOST, gone, text, BAD_GATEWAY, text, counts=True, detail=detail))
 
     # What the table, the deadlines and the relay call.
 
@@ -183,7 +180,7 @@ class UpstreamProtocol(Protocol):
     def reply_expired(self) -> None:
         """Report that the header, or the ``FEAT`` reply, was not complete in time."""
         text = f"{PROXY_ERROR}the server was silent for {self._resources.replies.seconds:g} s"
-        self.fail(Loss(Kind.LOST, Outcome.TIMEOUT, text, GATEWAY_TIMEOUT, text))
+        self.fail(Loss(Kind.LOST, Outcome.TIMEOUT, text, GATEWAY_TIMEOUT, text, counts=True))
 
     def body_expired(self) -> None:
         """Abort the reply if the upstream was silent, and not paused by the client."""
@@ -217,8 +214,9 @@ class UpstreamProtocol(Protocol):
                 "the upstream {upstream} failed inside a reply to {client}: {reason}", reason=error
             )
             # Of another error it is not known whether all received bytes have been passed on.
-            kind = Kind.LOST if isinstance(error, SourceShort) else Kind.FINAL
-            self._break_off(Loss(kind, Outcome.UPSTREAM_GONE, str(error)))
+            short = isinstance(error, SourceShort)
+            kind = Kind.LOST if short else Kind.FINAL
+            self._break_off(Loss(kind, Outcome.UPSTREAM_GONE, str(error), counts=short))
 
     # The parts of a reply.
 
@@ -251,7 +249,8 @@ class UpstreamProtocol(Protocol):
             data, end = data[end + 1 :], -1
         elif exchange.sent is not command:
             if is_unsupported(header):
-                self.fail(Loss(Kind.LOST, Outcome.ERROR, UNKNOWN_COMMAND, None, UNKNOWN_COMMAND))
+                text = UNKNOWN_COMMAND
+                self.fail(Loss(Kind.UNSUPPORTED, Outcome.ERROR, text, None, text))
                 return
             line = header_of_download(header)
             data, end = line + data[end:], len(line)
@@ -354,7 +353,7 @@ class UpstreamProtocol(Protocol):
     def _fail_malformed(self, reason: str) -> None:
         self._log_malformed(reason)
         text = PROXY_ERROR + reason
-        self.fail(Loss(Kind.FINAL, Outcome.ERROR, text, BAD_GATEWAY, text))
+        self.fail(Loss(Kind.FINAL, Outcome.ERROR, text, BAD_GATEWAY, text, counts=True))
 
     def _log_malformed(self, reason: str) -> None:
         text = "the upstream {upstream} is not understood: {reason} (command of {client})"
@@ -370,7 +369,8 @@ class UpstreamProtocol(Protocol):
         self._log_error(text, **fields)
         self._relay.stop()
         if self._state is _BODY:
-            self._break_off(Loss(Kind.LOST, Outcome.TIMEOUT, "the server was silent or too slow"))
+            text = "the server was silent or too slow"
+            self._break_off(Loss(Kind.LOST, Outcome.TIMEOUT, text, counts=True))
 
     def _break_off(self, loss: Loss) -> None:
         """End the attempt inside the body: it is continued by another one, or aborted."""

@@ -24,7 +24,6 @@ from natproxy.nat import TranslationKey
 from natproxy.protocol import (
     MAX_LINE,
     PROXY_ERROR,
-    UNAVAILABLE,
     VERSION_1,
     Abilities,
     AbilitiesReader,
@@ -141,13 +140,13 @@ class HealthCheck(ClientFactory):
         """Fail: there is no connection."""
         if self.stage is not Stage.CONNECTING:
             return
-        _, code, message = explain(reason, self._upstream.connector.timeout)
-        if code == UNAVAILABLE:
-            # The proxy has no port or no descriptor left: the upstream is not to blame.
+        failure = explain(reason, self._upstream.connector.timeout)
+        if failure.counts:
+            self._fail(failure.message)
+        else:
+            # The proxy has no port or no descriptor left: that is no sign of the upstream's health.
             self._end()
             self._ended()
-        else:
-            self._fail(message)
 
     # What the protocol calls.
 

@@ -132,7 +132,8 @@ class Upstreams:
     def choose(self, command: Command, tried: Collection[Upstream] = ()) -> Upstream | None:
         """Return the upstream for a try of a command; ``None`` if it must wait for a place.
 
-        :param tried: upstreams that have failed to execute it: another one is preferred.
+        :param tried: upstreams that have failed to execute it: another one is preferred, also one
+            that is down.
         """
         if self._only is not None:
             return self._only
@@ -144,8 +145,20 @@ class Upstreams:
             candidates = self._by_verb.get(command.verb, candidates)
         chosen = None
         if tried:
-            chosen = self._least_used([each for each in candidates if each not in tried])
+            others = [each for each in candidates if each not in tried]
+            chosen = self._least_used(others or self._last_resort(command, tried))
         return self._least_used(candidates) if chosen is None else chosen
+
+    def may_respond(self, tried: Collection[Upstream]) -> bool:
+        """Return whether a command that these have failed to execute may succeed after a while.
+
+        It may, if another one takes commands and is full, or if one is not known to be down.
+        """
+        return any(
+            each not in tried or (self.checking and each.state is State.UP)
+            for each in self._members
+            if each.mode is Mode.READY
+        )
 
     def wait(self, waiter: Waiter) -> None:
         """Let a command wait for which `choose` has returned ``None``; see `CommandQueue.add`."""
@@ -220,6 +233,20 @@ class Upstreams:
         if was and not self.checking:
             for each in self._members:
                 each.reset("it is no longer checked")
+
+    def _last_resort(self, command: Command, tried: Collection[Upstream]) -> list[Upstream]:
+        """Return those that are down and may execute a command: checks may not be so far yet."""
+        verb = command.verb
+        if verb == b"FEAT" and verb in self._by_verb:
+            return []
+        return [
+            each
+            for each in self._members
+            if each.mode is Mode.READY
+            and each.state is State.DOWN
+            and each not in tried
+            and (each.abilities is None or each.abilities.supports(verb))
+        ]
 
     def _has_place(self, command: Command) -> bool:
         candidates = self._by_verb.get(command.verb, self.eligible)

@@ -7,18 +7,20 @@ from collections.abc import Iterable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import error
+from twisted.logger import LogLevel, formatEvent
 
 from natproxy.control.table import LocalTable
 from natproxy.nat import Event, Failed, Outcome, Registered, Relaying, Removed
 from natproxy.nat.events import total_of
 from natproxy.nat.ring import EventRing
-from natproxy.proxy.retries import TRANSITIONS, State
-from natproxy.proxy.upstreams import Target
+from natproxy.proxy.retries import MOST_LOSSES, TRANSITIONS, State
+from natproxy.proxy.upstreams import Health, Target
 from natproxy.records.record import Origin
 from natproxy.server.state import IllegalTransition
 from tests.support.dying_server import REPLIES, header_of, passed_on, reply_to
 from tests.support.proxies import ProxyCase
 from tests.support.state_diagrams import documented_diagrams, state_diagram
+from tests.support.upstreams import VERSION_2
 
 GET = b"GET a"
 COMMANDS = (GET, *REPLIES)
@@ -240,6 +242,35 @@ class LimitTests(DyingCase):
         self.assertEqual(received, b"ERR 502 empty response from server\n")
         self.check(received)
 
+    def test_command_that_each_server_dies_of_is_not_repeated_for_ever(self) -> None:
+        self.use_servers(2)
+        received = self.play(b"LIST", [0] * MOST_LOSSES)
+        self.assertEqual(received, b"ERR empty response from server\n")
+        self.check(received)
+
+    def test_more_losses_than_servers(self) -> None:
+        self.play(b"FEAT", [])
+        for line in (b"LIST", GET):
+            received = self.play(line, [0] * (MOST_LOSSES - 1))
+            self.assertEqual(received, passed_on(line))
+            self.check(received)
+
+    def test_servers_that_refuse_are_waited_for_until_they_are_down(self) -> None:
+        self.use_servers(2)
+        upstreams = self.factory.resources.upstreams
+        upstreams.set_health(Health(interval=1000, timeout=1000, failures=3))
+        upstreams.start()
+        self.addCleanup(upstreams.stop)
+        self.clock.advance(0)
+        self.served = len(self.endpoint.connections)
+        self.protocol.dataReceived(GET + b"\n")
+        refused = 0
+        while self.serve(REFUSED):
+            refused += 1
+            self.clock.pump([0.0, *[0.1] * 21])
+        self.assertEqual(refused, 6)
+        self.assertIn(b"refuses connections", self.wire.value())
+
     def test_digest_is_not_repeated_after_five_seconds(self) -> None:
         for seconds, expected in ((4.9, True), (5.0, False)):
             self.served = len(self.endpoint.connections)
@@ -335,6 +366,30 @@ class DownloadTests(DyingCase):
             self.download([reply])
             self.assertEqual(self.wire.value(), expected)
 
+    def test_each_try_decides_by_its_upstream(self) -> None:
+        # Whatever has been lost before, the next body can be continued.
+        for deaths in ([0], [0, REFUSED, 0, 60], [70, 0]):
+            self.use_servers(2)
+            for each in self.factory.resources.upstreams:
+                each.abilities = VERSION_2
+            for last in (60, 70):
+                received = self.play(b"DOWNLOAD a", [*deaths, last])
+                self.check(received)
+                self.assertEqual(received, REPLIES[b"DOWNLOAD a"])
+
+    def test_server_that_closes_on_a_get_twice_receives_the_download(self) -> None:
+        self.protocol.dataReceived(b"DOWNLOAD a\n")
+        for expected in (b"GET a\n", b"GET a\n", b"DOWNLOAD a\n"):
+            self.endpoint.last.accept()
+            self.assertEqual(self.endpoint.last.wire.taken(), expected)
+            if expected.startswith(b"GET"):
+                self.endpoint.last.die()
+            self.clock.advance(0.2)
+        self.endpoint.last.send(REPLIES[b"DOWNLOAD a"])
+        self.served = len(self.endpoint.connections)
+        self.assertTrue(self.wire.value().endswith(REPLIES[b"DOWNLOAD a"]))
+        self.assertEqual(self.download([b"OK 0\n"]), [b"DOWNLOAD a\n"])
+
     def test_server_without_get_receives_the_download(self) -> None:
         for refusal in (b"ERR unknown command\n", b"ERR 403 forbidden\n"):
             self.play(b"FEAT", [])
@@ -351,6 +406,34 @@ class DownloadTests(DyingCase):
         for name in (b".", b"x" * 4096):
             line = b"DOWNLOAD " + name
             self.assertEqual(self.download([b"OK 0\n"], line), [line + b"\n"])
+
+
+class LogTests(DyingCase):
+    def logged(self, least: LogLevel) -> list[str]:
+        """Return the lines of a level, and above, without those about a command's end."""
+        events = [event for event in self.journal.events if "outcome" not in event]
+        return [formatEvent(event) for event in events if event["log_level"] >= least]
+
+    def test_one_line_when_it_is_interrupted_and_one_when_it_goes_on(self) -> None:
+        for line, deaths in (
+            (b"LIST", [0]),
+            (b"LIST", [0, REFUSED, REFUSED, REFUSED]),
+            (GET, [70, REFUSED, REFUSED]),
+        ):
+            self.journal.events.clear()
+            self.play(line, deaths)
+            first, last = self.logged(LogLevel.info)
+            self.assertRegex(first, "is tried again: upstream: empty|failed inside a reply")
+            self.assertRegex(last, "is executed by upstream|continues at byte")
+            self.assertEqual(len(self.logged(LogLevel.debug)), 1 + len(deaths))
+
+    def test_command_that_fails(self) -> None:
+        self.play(b"LIST", [0] * MOST_LOSSES)
+        self.journal.line_with("has failed after 5 attempts: empty response from server")
+
+    def test_single_attempt(self) -> None:
+        self.play(b"LIST", [REFUSED])
+        self.journal.line_with("cannot connect to the upstream for 127.0.0.1:43210: the server")
 
 
 class KillTests(DyingCase):
@@ -401,13 +484,11 @@ class ClockTests(DyingCase):
         self.clock.pump([0.1] * 250)
         self.assertTrue(self.wire.open)
         self.wire.empty()
-        self.served = len(self.endpoint.connections)
-        while not self.serve(60):
-            self.clock.advance(0.1)
+        self.served = len(self.endpoint.connections) - 1
+        self.assertTrue(self.serve(60))
         self.assertTrue(self.wire.open)
         self.clock.pump([0.1] * 21)
-        while not self.serve(None):
-            self.clock.advance(0.1)
+        self.assertTrue(self.serve(None))
         self.assertEqual(self.wire.value(), reply_to(GET))
 
     def test_time_of_the_body_runs_on_afterwards(self) -> None:

@@ -61,10 +61,36 @@ class ChoiceTests(SynchronousTestCase):
         group.upstreams.start()
         group["a"].failed("refused")
         self.assertEqual([group.chosen() for _ in range(4)], ["b"] * 4)
-        self.assertEqual(group.chosen(b"LIST", "b"), "b")
+        # For another try, it is the last one.
+        self.assertEqual(group.chosen(b"LIST", "b"), "a")
+        self.assertEqual(group.chosen(b"LIST", "b", "a"), "b")
+        self.assertTrue(group.upstreams.may_respond([group["a"], group["b"]]))
         group["b"].failed("refused")
+        self.assertFalse(group.upstreams.may_respond([group["a"], group["b"]]))
         self.assertEqual({group.chosen() for _ in range(4)}, {"a", "b"})
         group.upstreams.stop()
+
+    def test_upstream_that_is_down_is_chosen_only_for_what_it_supports(
+        self,
+    ) -> None:
+        group = PlayedGroup("a", "b", "c")
+        group.upstreams.set_health(Health(interval=2, failures=1))
+        group.upstreams.start()
+        group["a"].check_passed(abilities_of(b"STAT"))
+        group["a"].failed("refused")
+        group.upstreams.set_mode("b", Mode.DRAIN)
+        self.assertEqual(group.chosen(b"LIST", "c"), "a")
+        self.assertEqual(group.chosen(b"GET a", "c"), "c")
+        group.upstreams.set_mode("a", Mode.DRAIN)
+        self.assertEqual(group.chosen(b"LIST", "c"), "c")
+        group.upstreams.stop()
+
+    def test_full_upstream_is_left_for_later(self) -> None:
+        group = PlayedGroup("a", "b", limit=1)
+        group["b"].begin()
+        self.assertEqual(group.chosen(b"LIST", "a"), "a")
+        self.assertTrue(group.upstreams.may_respond([group["a"]]))
+        self.assertFalse(group.upstreams.may_respond([group["a"], group["b"]]))
 
     def test_upstream_with_a_limit_is_left_out_while_it_is_full(self) -> None:
         group = PlayedGroup("a", "b", limit=1)
