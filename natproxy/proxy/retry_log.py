@@ -15,8 +15,8 @@ from natproxy.proxy.upstreams import Upstream
 class RetryLog:
     """Logs how one command is interrupted, and how it continues or fails.
 
-    :ivar interrupted: whether it has been logged that the command is interrupted, and not yet how
-        it goes on.
+    :ivar interrupted: whether it has been logged that the command is interrupted, and not yet
+        that it continues.
     """
 
     def __init__(self, client: Client) -> None:
