@@ -192,7 +192,6 @@ class Exchange:
         delay = self._delay_after(loss)
         log = self._log = self._log or RetryLog(self.client)
         if delay is None:
-            log.failed(loss, self.upstream, self.earlier)
             self._end_with(loss, entry)
             return
         log.postponed(loss, self.upstream)
@@ -352,6 +351,8 @@ class Exchange:
         client, line = self.client, b""
         if not begun:
             line = self.command.error_line(loss.message, loss.code)
+            if self._log is not None:
+                self._log.failed(loss, self.upstream)
         elif self.resumption is not None:
             loss = loss._replace(reason=loss.reason or loss.message)
             client.log.error(

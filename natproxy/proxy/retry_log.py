@@ -6,7 +6,6 @@ few thousand of them. The journal has each one.
 
 from __future__ import annotations
 
-from natproxy.nat import Earlier
 from natproxy.proxy.failure import Kind, Loss
 from natproxy.proxy.interfaces import Client
 from natproxy.proxy.upstreams import Upstream
@@ -58,14 +57,11 @@ class RetryLog:
             offset=offset,
         )
 
-    def failed(self, loss: Loss, upstream: Upstream, earlier: Earlier | None) -> None:
-        """Log that no other attempt follows one that has failed before its header.
-
-        :param earlier: the attempts before it.
-        """
+    def failed(self, loss: Loss, upstream: Upstream) -> None:
+        """Log that the command ends with an error in place of its reply."""
         text = ""
         if self.interrupted:
-            text = "the command of {client} has failed after {attempts} attempts: {reason}"
+            text = "the command of {client} has failed, and is not tried again: {reason}"
         elif loss.kind is Kind.UNREACHABLE:
             text = "cannot connect to the upstream for {client}: {reason}"
         elif loss.detail:
@@ -76,7 +72,6 @@ class RetryLog:
                 client=self._client.client_address,
                 name=upstream.name,
                 reason=_reason_of(loss),
-                attempts=1 if earlier is None else earlier.attempts + 1,
             )
 
 

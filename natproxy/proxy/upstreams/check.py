@@ -38,11 +38,14 @@ from natproxy.protocol import (
 )
 from natproxy.proxy.failure import explain, explain_loss
 from natproxy.proxy.header import LOCAL, NO_HEADER_EXPECTED, send_header
+from natproxy.proxy.upstreams.state import State
 from natproxy.proxy.upstreams.upstream import Upstream
 from natproxy.relay import Transport
 from natproxy.server.state import Symbol, transition_table
 
-COMMAND = b"FEAT\n"
+COMMANDS = (b"FEAT\n", b"FEAT\n", b"LIST\n")
+"""A server of version 1 may close the connection on ``FEAT``: if it does so twice, and ``LIST`` has
+a reply, it is one. So do clients find out."""
 
 TCP = (IPv4Address, IPv6Address)
 """The classes of Twisted's addresses of TCP connections."""
@@ -70,6 +73,8 @@ class Event(Symbol):
     CONNECTED = "connected"
     HEADER = "header"
     """The header of a reply that is no error has been received."""
+    CLOSED = "closed"
+    """The connection was lost before a reply; there is another one for the next command."""
     END = "end"
     """The check has passed, failed, or is cancelled."""
 
@@ -77,7 +82,11 @@ class Event(Symbol):
 TRANSITIONS = transition_table(
     {
         Stage.CONNECTING: {Event.CONNECTED: Stage.WAITING, Event.END: Stage.ENDED},
-        Stage.WAITING: {Event.HEADER: Stage.ABILITIES, Event.END: Stage.ENDED},
+        Stage.WAITING: {
+            Event.HEADER: Stage.ABILITIES,
+            Event.CLOSED: Stage.CONNECTING,
+            Event.END: Stage.ENDED,
+        },
         Stage.ABILITIES: {Event.END: Stage.ENDED},
         Stage.ENDED: {},
     }
@@ -118,6 +127,8 @@ class HealthCheck(ClientFactory):
         self._transport: Transport | None = None
         self._begun = b""
         self._abilities = AbilitiesReader()
+        # Of `COMMANDS`, how many have had no reply.
+        self._closed = 0
 
     def begin(self) -> None:
         """Begin to connect."""
@@ -162,7 +173,9 @@ class HealthCheck(ClientFactory):
             local, remote = Address(host.host, host.port), Address(peer.host, peer.port)
             self.ends = TranslationKey(local, remote)
         self._connected.add(self)
-        line = send_header(transport, LOCAL, COMMAND) if self._header else COMMAND
+        line = COMMANDS[self._closed]
+        if self._header:
+            line = send_header(transport, LOCAL, line)
         transport.write(line)
 
     def received(self, transport: Transport, data: bytes) -> None:
@@ -194,7 +207,19 @@ class HealthCheck(ClientFactory):
         """
         if transport is self._transport and self.stage is not Stage.ENDED:
             unverified = not verified and ISSLTransport.providedBy(transport)
-            self._fail(explain_loss(reason, unverified, begun=bool(self._begun)))
+            upstream = self._upstream
+            # One that is up, and of version 2, is rather being restarted.
+            older = upstream.abilities in (None, VERSION_1) or upstream.state is State.DOWN
+            last = self._closed == len(COMMANDS) - 1
+            if last or unverified or self._begun or self._header or not older:
+                self._fail(explain_loss(reason, unverified, begun=bool(self._begun)))
+                return
+            # One that was of version 1 at the last check has shown it twice.
+            self._closed = 2 if upstream.abilities == VERSION_1 else self._closed + 1
+            self.stage = TRANSITIONS[self.stage][Event.CLOSED]
+            self._connected.discard(self)
+            self._transport = self._connecting = None
+            self.begin()
 
     def _header_received(self, line: bytes) -> bool:
         """Return whether the body of a reply follows; end the check if not."""
@@ -202,6 +227,12 @@ class HealthCheck(ClientFactory):
             header = parse_header(line, Framing.LISTING)
         except WireError as malformed:
             self._fail(str(malformed))
+            return False
+        if COMMANDS[self._closed] == b"LIST\n":
+            if header.error is None:
+                self._pass(VERSION_1)
+            else:
+                self._fail(f"its reply to LIST is an error: {printable(header.error, 200)}")
             return False
         if header.error is None:
             self.stage = TRANSITIONS[self.stage][Event.HEADER]

@@ -429,7 +429,20 @@ class LogTests(DyingCase):
 
     def test_command_that_fails(self) -> None:
         self.play(b"LIST", [0] * MOST_LOSSES)
-        self.journal.line_with("has failed after 5 attempts: empty response from server")
+        self.journal.line_with("has failed, and is not tried again: empty response from server")
+
+    def test_command_whose_time_is_over_between_two_attempts(self) -> None:
+        self.play(b"LIST", [0])
+        self.journal.events.clear()
+        self.protocol.dataReceived(b"LIST\n")
+        self.serve(0)
+        for _ in range(700):
+            if not self.protocol.factory.table.waiting:
+                break
+            self.clock.advance(0.1)
+        first, last = self.logged(LogLevel.info)
+        self.assertIn("is tried again", first)
+        self.assertIn("is not tried again", last)
 
     def test_single_attempt(self) -> None:
         self.play(b"LIST", [REFUSED])

@@ -244,6 +244,17 @@ class SpliceTurnTests(KernelCase):
         self.assertEqual(len(self.progress), before + 1)
         self.assertEqual(self.account.relayed, HEADER + SLICE)
 
+    def test_stop_hands_on_what_is_in_the_pipe(self) -> None:
+        self.kernel.reported, self.kernel.room = SLICE, 3000
+        self.serve()
+        self.assertEqual(self.kernel.piped, SLICE - 3000)
+        piped = bytes(SLICE - 3000)
+        with mock.patch("os.read", side_effect=lambda descriptor, size: piped[:size]) as read:
+            self.relay.stop()
+        self.assertEqual(read.call_count, 1)
+        self.assertEqual(self.account.relayed, HEADER + SLICE)
+        self.assertEqual(self.shared.pool.lent, 0)
+
     def test_time_out_of_a_receiver_begins_again_with_each_byte_that_it_takes(self) -> None:
         changes: list[bool] = []
         self.kernel.reported, self.kernel.room = SLICE, 3000

@@ -40,6 +40,14 @@ class CheckCase(SynchronousTestCase):
         self.check.begin()
         self.attempt = self.connector.last
 
+    def die(self) -> None:
+        """Close the connection, and each that is made in its place."""
+        while self.check.stage is not Stage.ENDED:
+            self.attempt = self.connector.last
+            if self.attempt.protocol is None:
+                self.attempt.accept()
+            self.attempt.die()
+
     def note(self) -> None:
         self.ended += 1
 
@@ -89,6 +97,27 @@ class PassTests(CheckCase):
             self.assert_ended(None)
             self.assertEqual(self.upstream.abilities, VERSION_1)
 
+    def test_server_of_version_1_that_closes_on_an_unknown_verb(self) -> None:
+        for commands in ((b"FEAT\n", b"FEAT\n", b"LIST\n"), (b"FEAT\n", b"LIST\n")):
+            if len(commands) == 2:
+                # It is known: the next check needs one connection less.
+                self.check = HealthCheck(self.upstream, self.clock, 2.0, self.connected, self.note)
+                self.check.begin()
+            for command in commands:
+                self.attempt = self.connector.last
+                self.attempt.accept()
+                self.assertEqual(self.attempt.wire.value(), command)
+                self.assertEqual(self.connected, {self.check})
+                if command == b"FEAT\n":
+                    self.attempt.die()
+                    self.assertEqual(self.connected, set())
+            self.attempt.send(b"OK\na file\n")
+            self.assertIs(self.check.stage, Stage.ENDED)
+            self.assertTrue(self.attempt.wire.aborted)
+            self.assertEqual(self.upstream.abilities, VERSION_1)
+        self.assertEqual((self.ended, self.upstream.checks, self.upstream.failed_checks), (2, 2, 0))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_header_precedes_the_command(self) -> None:
         self.prepare(header=True)
         self.attempt.reply(FEAT_REPLY)
@@ -116,6 +145,31 @@ class FailTests(CheckCase):
         self.attempt.reply(b"HTTP/1.1 400 Bad Request\n")
         self.assertIn("malformed", str(self.upstream.last_error))
 
+    def test_server_of_version_2_that_closes_is_not_taken_for_one_of_version_1(self) -> None:
+        self.upstream.abilities = VERSION_2
+        self.attempt.accept()
+        self.attempt.die()
+        self.assert_ended(EMPTY_RESPONSE)
+        self.assertEqual(self.upstream.abilities, VERSION_2)
+
+    def test_list_in_place_of_feat_is_no_proof_without_a_reply(self) -> None:
+        for replies, reason in (
+            ([b"", b"", b"ERR 503 busy\n"], "its reply to LIST is an error: 503 busy"),
+            ([b"", None], "the server refuses connections"),
+            ([b"", b"", None], "the server refuses connections"),
+        ):
+            self.prepare()
+            for reply in replies:
+                self.attempt = self.connector.last
+                if reply is None:
+                    self.attempt.refuse()
+                elif reply:
+                    self.attempt.reply(reply)
+                else:
+                    self.attempt.accept()
+                    self.attempt.die()
+            self.assert_ended(reason)
+
     def test_header_that_is_not_expected(self) -> None:
         self.prepare(header=True)
         self.attempt.reply(b"ERR unknown command\n")
@@ -127,7 +181,7 @@ class FailTests(CheckCase):
         self.attempt.accept()
         self.attempt.send(received)
         if self.check.stage is not Stage.ENDED:
-            self.attempt.die()
+            self.die()
         self.assertIs(self.check.stage, Stage.ENDED)
         self.assertEqual((self.ended, self.upstream.checks), (1, 1))
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -142,7 +196,7 @@ class FailTests(CheckCase):
             self.attempt.accept()
             if received:
                 self.attempt.send(received)
-            self.attempt.die()
+            self.die()
             self.assert_ended(reason)
 
     def test_handshake_that_fails(self) -> None:
@@ -157,7 +211,7 @@ class FailTests(CheckCase):
         self.attempt.accept()
         directlyProvides(self.attempt.wire, ISSLTransport)
         self.attempt.protocol.handshakeCompleted()
-        self.attempt.die()
+        self.die()
         self.assert_ended(EMPTY_RESPONSE)
 
     def test_time_out_of_the_connection(self) -> None:
