@@ -107,9 +107,7 @@ class Replicas:
         apart: float,
         chance: random.Random,
     ) -> None:
-        """Kill servers at certain bytes of a download, and start them again.
-
-        All are killed once in a random order, then all again: no download is on the others only.
+        """Kill one server or another at certain bytes of a download, and start it again.
 
         :param moments: bytes, ascending.
         :param received: returns the bytes received.
@@ -117,22 +115,34 @@ class Replicas:
         :param apart: seconds between two kills, at least.
         """
         last = 0.0
-        order: list[Process] = []
         for moment in moments:
-            deadline = time.monotonic() + 10 * PATIENCE
-            while received() < moment or time.monotonic() < last + apart:
-                assert time.monotonic() < deadline, f"{received()} of {moment} bytes"
-                if not running():
-                    return
-                time.sleep(0.005)
-            order = order or chance.sample(self.servers, len(self.servers))
-            server = order.pop()
+            await_bytes(moment, received, running, last + apart)
+            server = chance.choice(self.servers)
             last = time.monotonic()
-            server.kill()
-            self.kills += 1
+            self.kill(server)
             time.sleep(chance.uniform(0.0, 0.5))
             server.start()
             server.await_ready()
+
+    def kill_each(
+        self, moments: Sequence[int], received: Callable[[], int], running: Callable[[], bool]
+    ) -> None:
+        """Kill one server after the other, then start all again: downloads wait in between.
+
+        :param moments: one for each server; see `kill_at`.
+        """
+        for server, moment in zip(self.servers, moments, strict=True):
+            await_bytes(moment, received, running)
+            self.kill(server)
+        for server in self.servers:
+            server.start()
+        for server in self.servers:
+            server.await_ready()
+
+    def kill(self, server: Process) -> None:
+        """Kill a server."""
+        server.kill()
+        self.kills += 1
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of all tries so far, oldest first."""
@@ -145,6 +155,17 @@ class Replicas:
             check=True,
         )
         return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def await_bytes(
+    moment: int, received: Callable[[], int], running: Callable[[], bool], earliest: float = 0.0
+) -> None:
+    """Wait until a download has reached a byte, and for a time of the monotonic clock."""
+    deadline = time.monotonic() + 10 * PATIENCE
+    while received() < moment or time.monotonic() < earliest:
+        assert time.monotonic() < deadline, f"{received()} of {moment} bytes"
+        assert running(), f"ended after {received()} bytes, before byte {moment}"
+        time.sleep(0.005)
 
 
 class Reply(NamedTuple):

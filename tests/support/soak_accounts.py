@@ -59,6 +59,7 @@ class SoakAccounts:
         self.checks = len(lines) - len(self.lines)
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
+        self._first_tries: dict[Sent, Row] = {}
         self._faults = soak.faults
         self._sources = {source(number): name for number, name in enumerate(soak.servers, 1)}
 
@@ -79,6 +80,11 @@ class SoakAccounts:
             and fault.began - CLOSE <= ended
             and began <= fault.ended + CLOSE
         ]
+
+    def tries_of(self, sent: Sent) -> list[Row]:
+        """Return the rows of a command's tries, in order; none if it has no row."""
+        row = self._first_tries.get(sent)
+        return [] if row is None else self.commands[command_key(row)]
 
     def killed_after(self, moment: float) -> bool:
         """Return whether the proxy was killed so soon that what was due then may be missing."""
@@ -113,6 +119,7 @@ class SoakAccounts:
             )
             if row is not None:
                 used.add(id(row))
+                self._first_tries[sent] = row
             self._check_one(sent, row)
         by_flood = by((one for tries in self.commands.values() for one in tries), connection_key)
         # The system reuses ports.

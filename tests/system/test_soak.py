@@ -23,19 +23,20 @@ from tests.support import namespaces, wan
 from tests.support.accounts import Line
 from tests.support.fleet import PATIENCE
 from tests.support.namespaces import Network, ip
+from tests.support.paths import ROOT
 from tests.support.soak import Soak, longest_lives
 from tests.support.soak_accounts import SoakAccounts, whois
 from tests.support.soak_client import SMALL, Sent
 from tests.support.wan import Conditions, Wan
 
-SECONDS = float(os.environ.get("NATPROXY_TEST_SOAK", "2.5"))
+SECONDS = float(os.environ.get("NATPROXY_TEST_SOAK", "2"))
 WHOLE = "NATPROXY_TEST_SOAK" in os.environ
-HONEST = 12 if WHOLE else 4
+HONEST = 12 if WHOLE else 3
 LONGEST = 4.0 if WHOLE else 0.6
 """Seconds that a link is cut, at most."""
-PACE = 0.05
+PACE = 0.05 if WHOLE else 0.1
 """Seconds between two commands of an honest client at noon."""
-SAMPLES = 400
+SAMPLES = 400 if WHOLE else 50
 """Lines of file servers about which ``whois`` is asked, at most."""
 GROWTH = 16 << 20
 """Bytes by which the memory of a process may grow."""
@@ -92,7 +93,8 @@ def _report() -> Iterator[None]:
     yield
     path = os.environ.get("NATPROXY_SOAK_REPORT")
     if path is not None:
-        Path(path).write_text("\n".join(["# A day under faults", "", PREFACE, *REPORTED]))
+        # The tests have another working directory.
+        (ROOT / path).write_text("\n".join(["# A day under faults", "", PREFACE, *REPORTED]))
 
 
 @pytest.fixture
@@ -138,7 +140,7 @@ def test_day_of_faults(place: Path, workers: int) -> None:
     with Soak(place, workers, HONEST, LONGEST) as soak:
         began = time.monotonic()
         # All processes have had some load before their descriptors are counted.
-        logs = [run_clients(soak, "warm", 1.0)]
+        logs = [run_clients(soak, "warm", 1.0 if WHOLE else 0.3)]
         base = soak.await_quiet()
         logs.append(run_clients(soak, "day", seconds * 0.8, chance))
         quiet = Quiet(base, soak.await_quiet())
@@ -154,6 +156,7 @@ def test_day_of_faults(place: Path, workers: int) -> None:
         accounts.check()
         lines = samples(accounts, chance)
         accounts.check_whois(lines, whois(place / "journal", lines))
+        sys.stdout.writelines(troubles(accounts))
         run = Run(soak, accounts, elapsed, seed, quiet, stale)
         REPORTED.extend(report(run, workers))
     assert accounts.wrong == []
@@ -188,7 +191,7 @@ def run_clients(
     else:
         soak.break_until(end, chance, lambda line: sys.stdout.write(f"{line}\n"), proxy=proxy)
         # All is whole again, and clients are served.
-        time.sleep(1.0)
+        time.sleep(1.0 if WHOLE else 0.3)
     clients.end()
     return soak.place / f"{name}.log"
 
@@ -211,6 +214,14 @@ def unexplained(sent: Sent, accounts: SoakAccounts) -> bool:
         return False
     faults = ("cut front", "worsen front", "kill proxy", "stop proxy", "kill worker")
     return not accounts.during(sent.sent, sent.ended, *faults)
+
+
+def troubles(accounts: SoakAccounts) -> Iterator[str]:
+    """Return lines about what honest clients have lost or received as an error, with the tries."""
+    for sent in accounts.sent:
+        if unexplained(sent, accounts) or (sent.role, sent.status) == ("honest", "error"):
+            yield f"{sent}\n"
+            yield from (f"  {row}\n" for row in accounts.tries_of(sent))
 
 
 def samples(accounts: SoakAccounts, chance: random.Random) -> list[Line]:

@@ -22,6 +22,7 @@ from natproxy.protocol.features import parse_abilities
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.proxy.tcp import TCPConnector
 from natproxy.proxy.upstreams import Target
+from tests.support.paths import ROOT
 from tests.support.replaced_files import Change, Ending, Played, draw, judged, play
 
 CASES = int(os.environ.get("NATPROXY_TEST_REPLACED", "60"))
@@ -34,8 +35,9 @@ a proxy with one or two upstreams; a relay in front of each file server dies at 
 reply, up to three times. While the server is away, or between two tries, the file is replaced: each
 byte of the new one differs from the old one's at the same offset. Once the header of a reply has
 been passed on, the client must be cut off, and must have bytes of the old file only. Before that,
-it must have the whole new file, or an error. A file that has not changed must be complete. A
-`DOWNLOAD` that was sent again after a try without a header is not continued.
+it must have all of the new file that it has asked for, or an error if there is no such part. A file
+that has not changed must be complete. Only a `DOWNLOAD` that has twice had no reply may be cut off:
+it is sent as it is then, and not continued.
 """
 
 
@@ -123,4 +125,5 @@ def report(played: list[Played], seed: int) -> None:
         ),
         "",
     ]
-    Path(path).write_text("\n".join(lines))
+    # The tests have another working directory.
+    (ROOT / path).write_text("\n".join(lines))
