@@ -18,9 +18,9 @@ from natproxy.proxy.upstreams import Health, Target
 from natproxy.records.record import Origin
 from natproxy.server.state import IllegalTransition
 from tests.support.played_replies import REPLIES, header_of, passed_on, reply_to
+from tests.support.played_upstreams import VERSION_2
 from tests.support.proxies import ProxyCase
 from tests.support.state_diagrams import documented_diagrams, state_diagram
-from tests.support.upstreams import VERSION_2
 
 GET = b"GET a"
 COMMANDS = (GET, *REPLIES)

@@ -11,6 +11,7 @@ from twisted.internet.error import ConnectionDone
 
 from natproxy.client import ClientError, ConnectionBroken, NotFound
 from natproxy.client.version import Features, State
+from natproxy.counts import byte_count
 from natproxy.protocol import Entry, Range, format_metadata, format_range, listable
 from tests.support.deferred_sessions import METADATA, DeferredCase, page_of
 
@@ -84,7 +85,7 @@ class PiecesTests(DeferredCase):
         connection.send(reply[:cut]) if cut else None
         connection.die(ConnectionDone())
         error = self.failureResultOf(result, ConnectionBroken).value
-        inside = f"inside the reply: {len(reply) - cut} bytes missing"
+        inside = f"inside the reply: {byte_count(len(reply) - cut)} missing"
         ending = inside if cut >= len(reply) - len(body) else "without a reply"
         self.assertEqual(str(error), f"files:9000 closed the connection {ending}")
         self.assertEqual(self.clock.getDelayedCalls(), [])
