@@ -47,7 +47,7 @@ and the group of upstreams, and one has what the commands share."""
 LOGGED_CALLS = 49
 """Calls with the log as a subscriber."""
 
-FILES = 36
+FILES = 37
 """Modules of the client and of both daemons that execute one ``GET`` of 3 bytes.
 
 One has the attempt to connect, so that the module of the upstream connection stays short."""
