@@ -109,7 +109,7 @@ def salvage(directory: str, now: int, share: Share = ALL, living: Collection[str
             os.unlink(path)
         except sqlite3.OperationalError:
             raise
-        except (*DAMAGE, NotASegment, KeyError):
+        except (*DAMAGE, KeyError):
             # The segment is set aside, and a gap.
             os.unlink(path)
     return Salvaged(rows, messages)
@@ -191,7 +191,11 @@ def _run(directory: str, worker: int, boot: str, spooled: Spooled) -> _Run:
             continue
         path = os.path.join(directory, file)
         with closing(connect(path)) as connection:
-            check_version(connection, path)
+            try:
+                check_version(connection, path)
+            except NotASegment:
+                # The process was killed while it created it; the recovery removes it.
+                continue
             meta = meta_of(connection)
             last = max(last, meta.get("last_seq", 0))
             if (meta["part"], path) > newest:

@@ -11,6 +11,7 @@ from natproxy.journal import recovery, salvage, spool
 from natproxy.journal.contents import Directory
 from natproxy.journal.coverage import OLDEST
 from natproxy.journal.erase import erase_client
+from natproxy.journal.files import file_name
 from natproxy.journal.maintenance import Maintenance
 from natproxy.journal.postgres.completeness import Known, ProxyCoverage, Report
 from natproxy.journal.postgres.positions import Taken
@@ -362,6 +363,36 @@ class SalvageTests(KilledCase):
         self.kill()
         self.restart()
         self.assertEqual(self.states(), [(PORT, "removed"), (50_000, "removed")])
+
+    def begin_segment(self, seconds: float) -> str:
+        """Leave what the creation of a segment leaves that is interrupted by a kill."""
+        name = file_name(self.traffic.ring.origin, NOW + round(seconds * SECOND))
+        path = os.path.join(self.directory, name)
+        with open(path, "wb"):
+            return path
+
+    def test_kill_while_the_next_segment_is_created(self) -> None:
+        early = self.traffic.register(50_000)
+        self.flush()
+        self.traffic.remove(early)
+        self.traffic.command(PORT)
+        begun = self.begin_segment(30)
+        self.kill()
+        self.restart()
+        self.assertEqual(self.states(), [(50_000, "removed"), (PORT, "removed")])
+        self.assertFalse(os.path.exists(begun))
+        self.assertEqual([gap.cause for gap in gaps_of(self.directory)], ["ended"])
+
+    def test_kill_while_the_first_segment_is_created(self) -> None:
+        self.traffic.command(PORT)
+        begun = self.begin_segment(30)
+        self.kill()
+        for path in paths_of(self.directory):
+            if path != begun:
+                os.unlink(path)
+        self.restart()
+        self.assertEqual(self.states(), [(PORT, "removed")])
+        self.assertFalse(os.path.exists(begun))
 
     def test_file_of_an_earlier_version_has_no_spool(self) -> None:
         self.flush()
