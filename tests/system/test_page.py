@@ -216,7 +216,7 @@ def test_identities_have_a_column_while_there_are_any(
             for width in (1280, 320):
                 page.set_viewport_size({"width": width, "height": 800})
                 expect(row.locator("td.identity")).to_be_visible()
-                assert page.evaluate("document.documentElement.scrollWidth") <= width
+                page.wait_for_function(f"document.documentElement.scrollWidth <= {width}")
             assert page_daemon.TOKEN not in page.content()
             page.set_viewport_size({"width": 1280, "height": 900})
         expect(row).to_have_count(0)
@@ -446,7 +446,7 @@ def test_narrow_page_needs_no_horizontal_scrolling(
             expect(port).to_be_visible()
             expect(page.locator(".plot canvas").first).to_be_visible()
             expect(page.locator(".uplot").first).to_have_css("width", f"{width - 58}px")
-            assert page.evaluate("document.documentElement.scrollWidth") == width
+            page.wait_for_function(f"document.documentElement.scrollWidth == {width}")
 
 
 def test_everything_is_reached_by_keyboard_and_the_focus_is_visible(
@@ -500,7 +500,7 @@ def test_file_server_has_a_status_page(files: Path, open_page: Callable[..., Any
         expect(page.locator("#facts dt", has_text="ports free")).to_have_text("ports free")
         limited = page.locator("#facts dt", has_text="limits clients").locator("+ dd")
         expect(limited).to_contain_text("10.0.0.9 7 refused client.commands 5 s ago, c 7 refused")
-        assert page.evaluate("document.documentElement.scrollWidth") == 400
+        page.wait_for_function("document.documentElement.scrollWidth == 400")
         page.close()
 
 
