@@ -62,7 +62,7 @@ class Upstream:
     :ivar state: its health; only `Upstream` changes it.
     :ivar mode: whether it takes commands; set by the group.
     :ivar active: tries on it now.
-    :ivar abilities: verbs and arguments by its last `FEAT` reply; ``None`` if there was none.
+    :ivar abilities: verbs and arguments by its last ``FEAT`` reply; ``None`` if there was none.
     :ivar since: seconds of the clock at which the health changed last.
     :ivar last_check: seconds of the clock at which the last check ended; ``None`` before the
         first.
