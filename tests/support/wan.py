@@ -19,7 +19,6 @@ import subprocess
 import sys
 import time
 from collections import deque
-from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.namespaces import Machine, ip
@@ -179,7 +178,12 @@ def main() -> None:
 
 def reason_against() -> str | None:
     """Return why there can be no such link here; ``None`` if there can."""
-    return None if Path("/dev/net/tun").exists() else "the kernel has no TUN devices"
+    try:
+        # The file may exist without the driver.
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
+    except OSError as failure:
+        return f"there are no TUN devices: {failure}"
+    return None
 
 
 if __name__ == "__main__":
