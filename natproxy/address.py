@@ -25,9 +25,10 @@ _SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 
 _BARE_IPV6 = re.compile("[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%.*)?")
 
-_BRACKETED = re.compile(r"[^\[\]\s]*")
+# A zone of 25 and more would be taken for an encoded one in the text of the address.
+_BRACKETED = re.compile(r"[0-9A-Fa-f:.]*(%(?!25.)[^%\[\]\s]+)?")
 
-_ENCODED_ZONE = re.compile("(.*:[^%]*)%25(.+)")
+_ENCODED_ZONE = re.compile("([^%]*:[^%]*)%25(.+)")
 """An IPv6 address and its zone in a URL (RFC 6874)."""
 
 

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from fuzz.oracles import is_safe
 from fuzz.pieces import split
-from natproxy.client.control.daemon import Daemon, LostEvents
+from natproxy.client.control.daemon import Daemon, LostEvents, MissingWorker
 from natproxy.client.control.http import Reply
 from natproxy.client.errors import ClientError
 from natproxy.records.record import Record
@@ -32,10 +32,10 @@ WORDS = (
 
 def records_of(found: object) -> None:
     """Check that events and translations are what the command line takes them for."""
-    assert isinstance(found, (Record, LostEvents))
+    assert isinstance(found, (Record, LostEvents, MissingWorker))
     if isinstance(found, LostEvents):
         assert found.number >= 0
-    else:
+    elif isinstance(found, Record):
         found.json()
 
 

@@ -6,10 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.address import FIRST_STAND_IN_PORT, Address
+from natproxy.address import FIRST_STAND_IN_PORT, Address, AddressError
 
 
 class AddressTests(SynchronousTestCase):
+    def test_what_has_brackets_and_is_no_ipv6_address_is_refused(self) -> None:
+        for text in ("[%2525:%25::%25:\x05]", "[host]", "[::1%2525a]", "[::1%a%b]", "[::1%]"):
+            with self.assertRaises(AddressError):
+                Address.parse(text)
+
     def test_valid_forms(self) -> None:
         for text, expected in (
             ("example.org:80", ("example.org", 80)),
