@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,15 @@ TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 
 LIMIT = 30.0
 """Seconds that a process may run."""
+
+
+def wait_until(condition: Callable[[], Any]) -> Any:
+    """Wait until a condition holds; return its value."""
+    deadline = time.monotonic() + 2 * LIMIT
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
 
 
 def await_port(port: int) -> None:

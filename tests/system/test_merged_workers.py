@@ -13,11 +13,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,7 +27,7 @@ from natproxy.journal.search import Journal
 from natproxy.records.queries import HistoryQuery
 from natproxy.records.record import Record
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery
-from tests.support.twistd import LIMIT, TWISTD, environment
+from tests.support.twistd import LIMIT, TWISTD, environment, wait_until
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 CLIENTS = 16
@@ -46,15 +45,6 @@ def directory() -> Iterator[Path]:
     yield path
     # Workers whose master was killed may still remove their files.
     shutil.rmtree(path, ignore_errors=True)
-
-
-def wait_until(condition: Callable[[], Any]) -> Any:
-    """Wait until a condition holds; return its value."""
-    deadline = time.monotonic() + 2 * LIMIT
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
 
 
 class Proxy:

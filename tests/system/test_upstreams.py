@@ -10,12 +10,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,7 +21,7 @@ from natproxy.client.control.daemon import Daemon
 from natproxy.client.control.http import request
 from natproxy.client.errors import ClientError
 from natproxy.records.upstreams import UpstreamRecord
-from tests.support.twistd import LIMIT, TWISTD, environment
+from tests.support.twistd import LIMIT, TWISTD, environment, wait_until
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 
@@ -44,15 +42,6 @@ endpoint = "tcp:127.0.0.1:{first}"
 name = "files-b"
 endpoint = "tcp:127.0.0.1:{second}"
 """
-
-
-def wait_until(condition: Callable[[], Any]) -> Any:
-    """Wait until a condition holds; return its value."""
-    deadline = time.monotonic() + 2 * LIMIT
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
 
 
 class Pair:

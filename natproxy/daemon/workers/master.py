@@ -351,7 +351,7 @@ class MasterService(DaemonService):
             pool.resume(workers, each["serving"])
         self._resumed = None
         loop = self._reactor
-        # In the second turn of the reactor: by then it has installed its handlers of signals.
+        # In the second turn of the reactor: its signal handlers are installed by then.
         loop.callWhenRunning(loop.callLater, 0, unblock_signals)
 
     def state(self) -> tuple[dict[str, Any], list[int]]:

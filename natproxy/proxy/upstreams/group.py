@@ -175,7 +175,7 @@ class Upstreams:
             return False
         if upstream.mode is not mode:
             upstream.mode = mode
-            self._changed(upstream, "set by command")
+            self.state_changed(upstream, "set by command")
         return True
 
     def subscribe(self, callback: Callable[[Changed], object]) -> Callable[[], None]:
@@ -190,10 +190,7 @@ class Upstreams:
         self._update()
 
     def state_changed(self, upstream: Upstream, reason: str) -> None:
-        """Log, publish and take into account that the health of an upstream has changed."""
-        self._changed(upstream, reason)
-
-    def _changed(self, upstream: Upstream, reason: str) -> None:
+        """Log, publish and take into account that health or mode of an upstream has changed."""
         self._update()
         down = upstream.state is State.DOWN
         (self._log.warn if down else self._log.info)(
